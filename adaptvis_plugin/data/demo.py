@@ -1,0 +1,120 @@
+"""The embedded demo data set: 100 complete sets of four rendered scenes, with the columns of real WhatsUp.
+
+A set shows one object left of, right of, on and under one piece of furniture, in the same room. The
+(object, furniture) pairs asked about here never occur in the demo model's training, although each object and
+each piece of furniture does, in other combinations.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+from typing import TypedDict
+
+from PIL import Image
+
+from adaptvis_plugin.data.furniture import REFERENCES
+from adaptvis_plugin.data.scenes import RELATIONS, Placement, draw_room, draw_scene, place
+from adaptvis_plugin.data.sprites import OBJECTS
+
+SEED = 2503
+SCENES_PER_PAIR = 5
+DISTRACTOR_SHARE = 0.4
+
+_PHRASES = {"left": "to the left of", "right": "to the right of", "on": "on", "under": "under"}
+
+
+class DemoRow(TypedDict):
+    """One question about one picture."""
+
+    id: int
+    image: Image.Image
+    question: str
+    prompt: str
+    answer: str
+    options: list[str]
+    relation: str
+    set_id: int
+    pair_id: int
+    split: str
+    caption_options: list[str]
+
+
+@cache
+def held_out_pairs() -> tuple[tuple[str, str], ...]:
+    """The (object, furniture) pairs of the demo set: one for each object."""
+    references = list(REFERENCES)
+    return tuple((name, references[i % len(references)]) for i, name in enumerate(OBJECTS))
+
+
+@cache
+def training_pairs() -> tuple[tuple[str, str], ...]:
+    """All other pairs, for training."""
+    held_out = set(held_out_pairs())
+    return tuple((n, r) for n in OBJECTS for r in REFERENCES if (n, r) not in held_out)
+
+
+def question(name: str, reference: str) -> str:
+    """The question in the wording of the authors' files for Controlled_Images_A."""
+    verb = "are" if OBJECTS[name].plural else "is"
+    return f"Where {verb} the {name} in relation to the {reference}? Answer with left, right, on or under."
+
+
+def paper_prompt(text: str) -> str:
+    """The authors' prompt around a question."""
+    return f"<image>\nUSER: {text}\nASSISTANT:"
+
+
+def caption(name: str, relation: str, reference: str) -> str:
+    """A WhatsUp caption, for example ``A mug to the left of a table``."""
+    return f"{_with_article(name)} {_PHRASES[relation]} {_with_article(reference)}".capitalize()
+
+
+def _with_article(name: str) -> str:
+    if name in OBJECTS and OBJECTS[name].plural:
+        return name
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def distractor(rng: Random, name: str, relation: str) -> Placement:
+    """Another object in another relation to the same piece of furniture."""
+    other = rng.choice([n for n in OBJECTS if n != name])
+    return place(rng, other, rng.choice([r for r in RELATIONS if r != relation]))
+
+
+def _split(count: int) -> list[str]:
+    validation = set(Random(1).sample(range(count), int(0.2 * count)))
+    return ["val" if i in validation else "test" for i in range(count)]
+
+
+def demo_rows() -> list[DemoRow]:
+    """Draw the data set: always the same rows, set after set, each in the order left, right, on, under."""
+    pairs = held_out_pairs() * SCENES_PER_PAIR
+    splits = _split(len(pairs) * len(RELATIONS))
+    rows: list[DemoRow] = []
+    for set_id, (name, reference) in enumerate(pairs):
+        rng = Random(f"{SEED}/{set_id}")
+        room = draw_room(rng, reference)
+        target = place(rng, name, RELATIONS[0])
+        text = question(name, reference)
+        for k, relation in enumerate(RELATIONS):
+            placements = [Placement(name, relation, target.colour)]
+            if rng.random() < DISTRACTOR_SHARE:
+                placements.append(distractor(rng, name, relation))
+            true_first = sorted(RELATIONS, key=lambda r: r != relation)
+            rows.append(
+                DemoRow(
+                    id=len(rows),
+                    image=draw_scene(rng, room, placements),
+                    question=text,
+                    prompt=paper_prompt(text),
+                    answer=relation.capitalize(),
+                    options=list(RELATIONS),
+                    relation=relation,
+                    set_id=set_id,
+                    pair_id=2 * set_id + k // 2,
+                    split=splits[len(rows)],
+                    caption_options=[caption(name, r, reference) for r in true_first],
+                )
+            )
+    return rows
