@@ -1,0 +1,248 @@
+"""One prefill, a look at the plain model's confidence, one steered step: ScalingVis and AdaptVis for the cost of plain decoding.
+
+In a causal decoder only the last prompt token is steered, so the keys and values of all earlier tokens do not depend
+on alpha. The decoder therefore prefills once, plainly; reads the confidence off that pass; takes the last position back
+out of the cache; runs that one token again with its row's alpha; and goes on with ordinary greedy decoding. The two
+complete passes of the authors' code give the same logits (see tests/oracle.py) at more than twice the cost.
+"""
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from transformers import BatchFeature, Cache, GenerationConfig, PreTrainedModel
+from transformers.generation import GenerationMode
+
+from adaptvis_plugin.decoding.attention import FirstForward
+from adaptvis_plugin.decoding.inspection import decoder_configs, decoder_layers, image_token_id
+from adaptvis_plugin.decoding.method import Method, check_alpha
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding a batch gives.
+
+    Attributes:
+        sequences: generated tokens without the prompt, padded after the end of a row; LongTensor (batch, new tokens).
+        confidence: the plain model's probability of its most likely first token, unrounded; FloatTensor (batch,).
+        alpha: coefficient applied to each row; FloatTensor (batch,).
+        first_logits: logits of the first answer token under that alpha; FloatTensor (batch, vocabulary).
+    """
+
+    sequences: torch.Tensor
+    confidence: torch.Tensor
+    alpha: torch.Tensor
+    first_logits: torch.Tensor
+
+
+@dataclass
+class _Prefilled:
+    """A prompt in the cache: everything a further step over it needs."""
+
+    tokens: dict[str, torch.Tensor]
+    cache: Cache
+    logits: torch.Tensor
+    sequences: torch.Tensor
+    image_columns: torch.Tensor
+
+    def back_to_last_token(self) -> None:
+        """Drop the last prompt token, and whatever was generated after it, from the cache."""
+        prompt = self.tokens["input_ids"].shape[1]
+        self.cache.crop(-(self.cache.get_seq_length() - (prompt - 1)))
+
+
+class Decoder:
+    """Steered greedy decoding for a Hugging Face image-text-to-text model.
+
+    The model is used through its own `generate`, with its own attention kernel, cache and generation config. Only
+    during one single-token forward pass per batch is its text decoder's attention function another one (see
+    `FirstForward`); between calls the model is as it was.
+
+    Args:
+        model: a model whose text decoder is causal, keeps a cache that can be cropped, and routes its attention
+            through transformers' attention interface.
+
+    Raises:
+        ValueError: if the model has no image token or its attention cannot be steered exactly; the message says why.
+
+    Example:
+        >>> with Decoder(model) as decoder:
+        ...     out = decoder.generate(processor(images=images, text=prompts, return_tensors="pt"), ScalingVis(alpha=0.8))
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.image_token_id = image_token_id(model)
+        self._configs = decoder_configs(model)
+        self._layers = decoder_layers(model)
+
+    def __enter__(self) -> "Decoder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model, which is as it was before. A closed decoder cannot be used again."""
+        del self.model
+
+    @torch.inference_mode()
+    def generate(
+        self, inputs: BatchFeature | dict[str, Any], method: Method, *, max_new_tokens: int = 16, **generation: Any
+    ) -> Decoded:
+        """Decode a batch greedily under a method.
+
+        Args:
+            inputs: what the model's processor returns: `input_ids` and `attention_mask` of shape (batch, tokens), left
+                padded, `pixel_values`, and whatever else the family needs. Image tokens are all the positions that
+                hold the image placeholder, of any number of images. A row without any is decoded plainly, with a
+                warning.
+            method: the rule that gives each row its coefficient.
+            max_new_tokens: upper bound on the answer's length in tokens.
+            **generation: further options of transformers' `generate`, such as `stop_strings` and `tokenizer`.
+
+        Raises:
+            ValueError: if the inputs are not left padded, the image tokens do not fit the images, or another
+                decoding mode than greedy is asked for.
+        """
+        config = self._greedy(max_new_tokens, generation)
+        plain = self._prefill(inputs, config if method.is_plain else self._one_token(config), generation)
+        confidence = plain.logits.softmax(-1).amax(-1)
+        alpha = self._steerable(plain, method.choose(confidence))
+        if method.is_plain:
+            return Decoded(plain.sequences, confidence, alpha, plain.logits)
+        return self._steer(plain, confidence, alpha, config, generation)
+
+    @torch.inference_mode()
+    def sweep(
+        self,
+        inputs: BatchFeature | dict[str, Any],
+        alphas: Sequence[float],
+        *,
+        max_new_tokens: int = 16,
+        **generation: Any,
+    ) -> dict[float, Decoded]:
+        """Decode a batch once for every coefficient, all from one prefill.
+
+        Every ScalingVis is an entry, and every AdaptVis a row-wise choice between two entries by the confidence.
+
+        Args:
+            inputs: as for `generate`.
+            alphas: the coefficients; 1.0, the plain model, is always added.
+            max_new_tokens: as for `generate`.
+            **generation: as for `generate`.
+
+        Returns:
+            The results by coefficient, 1.0 first, then in the order given.
+
+        Raises:
+            ValueError: as `generate`, and for a coefficient that is negative or not finite.
+        """
+        for value in alphas:
+            check_alpha("alphas", value)
+        config = self._greedy(max_new_tokens, generation)
+        plain = self._prefill(inputs, config, generation)
+        confidence = plain.logits.softmax(-1).amax(-1)
+        results = {1.0: Decoded(plain.sequences, confidence, torch.ones_like(confidence), plain.logits)}
+        for value in dict.fromkeys(float(alpha) for alpha in alphas):
+            if value not in results:
+                alpha = self._steerable(plain, torch.full_like(confidence, value))
+                results[value] = self._steer(plain, confidence, alpha, config, generation)
+        return results
+
+    def _greedy(self, max_new_tokens: int, generation: dict[str, Any]) -> GenerationConfig:
+        """The model's generation config, made greedy; the caller's own wishes must already be."""
+        config = copy.deepcopy(self.model.generation_config)
+        config.update(do_sample=False, num_beams=1, num_return_sequences=1, temperature=None, top_p=None, top_k=None)
+        config.update(max_new_tokens=max_new_tokens, max_length=None, return_dict_in_generate=True, use_cache=True)
+        asked = copy.deepcopy(config)
+        asked.update(**generation)
+        if asked.get_generation_mode() != GenerationMode.GREEDY_SEARCH or asked.num_return_sequences != 1:
+            options = ", ".join(f"{name}={value!r}" for name, value in generation.items())
+            raise ValueError(f"{options}: the steering methods are defined for greedy decoding; leave sampling and beams out")
+        if config.pad_token_id is None:
+            eos = config.eos_token_id
+            config.pad_token_id = eos[0] if isinstance(eos, list) else eos
+        return config
+
+    @staticmethod
+    def _one_token(config: GenerationConfig) -> GenerationConfig:
+        """The same config for the pass that only fills the cache: its token is never an answer."""
+        config = copy.deepcopy(config)
+        config.max_new_tokens = 1
+        return config
+
+    def _prefill(
+        self, inputs: BatchFeature | dict[str, Any], config: GenerationConfig, generation: dict[str, Any]
+    ) -> _Prefilled:
+        input_ids = inputs["input_ids"]
+        attention_mask = inputs.get("attention_mask")
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if not bool(attention_mask[:, -1].all()):
+            rows = (attention_mask[:, -1] == 0).nonzero().flatten().tolist()
+            raise ValueError(f"rows {rows} end in padding; pad on the left (processor.tokenizer.padding_side = 'left')")
+        image_columns = input_ids == self.image_token_id
+        images = "pixel_values" in inputs and inputs["pixel_values"] is not None
+        if images and not bool(image_columns.any()):
+            raise ValueError(
+                f"images were given but no prompt holds the image token (id {self.image_token_id}); build the prompts "
+                "with the processor's image token or chat template, and without truncation"
+            )
+        inputs = {**inputs, "attention_mask": attention_mask}
+        first = FirstForward(self.model, self._configs)
+        try:
+            with first:
+                output = self.model.generate(**inputs, generation_config=config, **generation)
+        except ValueError as error:
+            # Every family counts its image tokens in its forward pass and raises in these words.
+            if "image features and image tokens" not in str(error).lower():
+                raise
+            raise ValueError(
+                f"the prompts' image tokens do not fit the images ({error}); a prompt may have been truncated, or hold "
+                "more or fewer image tokens than images: call the processor without truncation and max_length"
+            ) from error
+        assert first.logits is not None
+        # A further step needs the prompt's tokens and what is aligned with them, never the images again.
+        tokens = {k: v for k, v in inputs.items() if isinstance(v, torch.Tensor) and v.shape == input_ids.shape}
+        return _Prefilled(
+            tokens, output.past_key_values, first.logits, output.sequences[:, input_ids.shape[1] :], image_columns
+        )
+
+    @staticmethod
+    def _steerable(plain: _Prefilled, alpha: torch.Tensor) -> torch.Tensor:
+        """Set alpha to 1 in rows without an image, which nothing can steer, and say so."""
+        bare = ~plain.image_columns.any(1)
+        if bool((bare & (alpha != 1)).any()):
+            rows = bare.nonzero().flatten().tolist()
+            warnings.warn(f"rows {rows} hold no image token and are decoded plainly (alpha 1)", stacklevel=4)
+        return alpha.masked_fill(bare, 1.0)
+
+    def _steer(
+        self,
+        plain: _Prefilled,
+        confidence: torch.Tensor,
+        alpha: torch.Tensor,
+        config: GenerationConfig,
+        generation: dict[str, Any],
+    ) -> Decoded:
+        plain.back_to_last_token()
+        gain = torch.where(plain.image_columns, alpha[:, None], 1.0)
+        with FirstForward(self.model, self._configs, gain) as first:
+            output = self.model.generate(
+                **plain.tokens, past_key_values=plain.cache, generation_config=config, **generation
+            )
+        assert first.logits is not None and first.steering is not None
+        if len(first.steering.layers) != self._layers:
+            raise RuntimeError(
+                f"steered {len(first.steering.layers)} of {self._layers} decoder layers of {type(self.model).__name__}: its "
+                "attention does not go through transformers' attention interface in every layer"
+            )
+        prompt = plain.tokens["input_ids"].shape[1]
+        return Decoded(output.sequences[:, prompt:], confidence, alpha, first.logits)

@@ -1,0 +1,46 @@
+"""What a decoding method is: a rule from the plain model's confidence to a coefficient per row."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+
+
+class Method(ABC):
+    """A training-free steering method.
+
+    A method is a frozen dataclass whose fields are its hyper-parameters; it sees only the plain model's confidence
+    and answers with the coefficient alpha of every row. What alpha does to the attention is the same for all
+    methods and stands in `adaptvis_plugin.decoding.attention`.
+    """
+
+    @abstractmethod
+    def choose(self, confidence: torch.Tensor) -> torch.Tensor:
+        """Choose the coefficient of every row.
+
+        Args:
+            confidence: the plain model's probability of its most likely first answer token, shape (batch,), fp32.
+
+        Returns:
+            The coefficients, shape (batch,), fp32 on the same device.
+        """
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the method is known beforehand to leave every row as the plain model decodes it."""
+        return False
+
+
+def check_alpha(name: str, value: float) -> None:
+    """Raise ValueError unless `value` is a usable coefficient: finite and not negative."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise ValueError(
+            f"{name}={value!r}: a coefficient on the attention logits must be a finite number >= 0 "
+            "(below 1 smooths, 1 is the plain model, above 1 sharpens)"
+        )
+
+
+def check_threshold(name: str, value: float) -> None:
+    """Raise ValueError unless `value` is a probability to compare a confidence with."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(f"{name}={value!r}: the confidence it is compared with is a probability, so give a value in [0, 1]")

@@ -1,0 +1,32 @@
+"""ScalingVis: one coefficient for every question."""
+
+from dataclasses import dataclass
+
+import torch
+
+from adaptvis_plugin.decoding.method import Method, check_alpha
+
+
+@dataclass(frozen=True)
+class ScalingVis(Method):
+    """Multiply the attention logits on the image by one fixed coefficient.
+
+    Chen et al., "Why Is Spatial Reasoning Hard for VLMs?", ICML 2025 (arXiv 2503.01773), section 4.
+
+    Attributes:
+        alpha: the coefficient; below 1 smooths, above 1 sharpens, 1 is the plain model.
+    """
+
+    alpha: float
+
+    def __post_init__(self) -> None:
+        check_alpha("alpha", self.alpha)
+
+    def choose(self, confidence: torch.Tensor) -> torch.Tensor:
+        """Return alpha for every row, shape (batch,)."""
+        return torch.full_like(confidence, self.alpha)
+
+    @property
+    def is_plain(self) -> bool:
+        """When alpha is 1."""
+        return self.alpha == 1

@@ -1,0 +1,84 @@
+"""Every wrong input ends in an error that names the value, the rule and the way out, before any answer."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from adaptvis_plugin.decoding import AdaptVis, Decoder, Method, ScalingVis
+from tests.random_models import random_batch, random_model
+
+
+@pytest.mark.parametrize("alpha", [-0.1, math.inf, math.nan, "0.5", None, True])
+def test_alpha_must_be_finite_and_not_negative(alpha: Any) -> None:
+    for build in (
+        lambda: ScalingVis(alpha=alpha),
+        lambda: AdaptVis(alpha, 1.5, 0.4),
+        lambda: AdaptVis(0.5, alpha, 0.4),
+        lambda: Decoder(random_model("llava")).sweep(random_batch(random_model("llava"), [3]), [alpha]),
+    ):
+        with pytest.raises(ValueError, match=r"alpha.*finite number >= 0"):
+            build()
+
+
+@pytest.mark.parametrize("threshold", [-0.01, 1.01, math.nan, "0.4", None])
+def test_threshold_is_a_probability(threshold: Any) -> None:
+    with pytest.raises(ValueError, match=r"threshold=.*\[0, 1\]"):
+        AdaptVis(0.5, 1.5, threshold)
+
+
+@pytest.mark.parametrize("options", [{"do_sample": True}, {"num_beams": 3}, {"do_sample": True, "temperature": 0.7}])
+@pytest.mark.parametrize("method", [ScalingVis(alpha=0.5), ScalingVis(alpha=1.0)])
+def test_sampling_and_beams_are_refused(options: dict[str, Any], method: Method) -> None:
+    model = random_model("llava")
+    with pytest.raises(ValueError, match="defined for greedy decoding"):
+        Decoder(model).generate(random_batch(model, [3]), method, **options)
+
+
+def test_a_model_that_samples_by_default_is_decoded_greedily() -> None:
+    model = random_model("llava")
+    inputs = random_batch(model, [3])
+    greedy = Decoder(model).generate(inputs, ScalingVis(alpha=0.5))
+    model.generation_config.update(do_sample=True, temperature=0.3, top_p=0.9)
+    assert torch.equal(Decoder(model).generate(inputs, ScalingVis(alpha=0.5)).sequences, greedy.sequences)
+
+
+def test_truncated_image_tokens_are_named() -> None:
+    model = random_model("llava")
+    inputs = random_batch(model, [3])
+    inputs["input_ids"], inputs["attention_mask"] = inputs["input_ids"][:, 4:], inputs["attention_mask"][:, 4:]
+    with pytest.raises(ValueError, match="image tokens do not fit the images.*truncat"):
+        Decoder(model).generate(inputs, ScalingVis(alpha=0.5))
+
+
+def test_images_without_an_image_token_are_named() -> None:
+    model = random_model("llava")
+    inputs = random_batch(model, [3])
+    inputs["input_ids"] = torch.full_like(inputs["input_ids"], 9)
+    with pytest.raises(ValueError, match="no prompt holds the image token"):
+        Decoder(model).generate(inputs, ScalingVis(alpha=0.5))
+
+
+def test_right_padding_is_named() -> None:
+    model = random_model("llava")
+    inputs = random_batch(model, [3, 5])
+    inputs["attention_mask"] = inputs["attention_mask"].flip(1)
+    with pytest.raises(ValueError, match=r"rows \[0\] end in padding; pad on the left"):
+        Decoder(model).generate(inputs, ScalingVis(alpha=0.5))
+
+
+def test_a_text_only_model_is_refused() -> None:
+    model = LlamaForCausalLM(LlamaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=16))
+    with pytest.raises(ValueError, match="LlamaForCausalLM has no image token"):
+        Decoder(model)
+
+
+def test_attention_outside_the_interface_is_refused() -> None:
+    model = random_model("llava")
+    decoder_class = type(model.get_decoder())
+    unsteerable = type("Home", (decoder_class,), {"_can_set_attn_implementation": classmethod(lambda cls: False)})
+    model.get_decoder().__class__ = unsteerable
+    with pytest.raises(ValueError, match="attention that cannot be steered"):
+        Decoder(model)
