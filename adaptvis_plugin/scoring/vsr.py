@@ -1,0 +1,158 @@
+"""Metrics of VSR (Liu et al., TACL 2023): a yes/no question whether a caption describes the picture.
+
+A row is a mapping with ``answer`` ("Yes" or "No"), ``generation`` and ``relation``. All values lie in 0..1.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypedDict
+
+Row = Mapping[str, Any]
+
+CATEGORIES: dict[str, tuple[str, ...]] = {
+    name: tuple(relations.split(", "))
+    for name, relations in {
+        "adjacency": (
+            "adjacent to, alongside, at the side of, at the right side of, at the left side of, "
+            "attached to, at the back of, ahead of, against, at the edge of"
+        ),
+        "directional": (
+            "off, past, toward, down, deep down, up, away from, along, around, from, into, to, "
+            "across, across from, through, down from"
+        ),
+        "orientation": "facing, facing away from, parallel to, perpendicular to",
+        "projective": (
+            "on top of, beneath, beside, behind, left of, right of, under, in front of, below, above, "
+            "over, in the middle of"
+        ),
+        "proximity": "by, close to, near, far from, far away from",
+        "topological": (
+            "connected to, detached from, has as a part, part of, contains, within, at, on, in, with, "
+            "surrounding, consists of, out of, between, inside, outside, touching"
+        ),
+        "unallocated": "beyond, next to, opposite to, after, among, enclosed by",
+    }.items()
+}
+"""The seven categories of the VSR paper, from their `rel_meta_category_dict.txt`. It lists "among" twice,
+and their script lets the later entry, unallocated, win."""
+
+_CATEGORY = {relation: category for category, relations in CATEGORIES.items() for relation in relations}
+
+
+class Scores(TypedDict):
+    """All VSR metrics at once; see `score`."""
+
+    accuracy: float
+    precision: float
+    recall: float
+    standard_f1: float
+    authors_acc: float
+    authors_f1: float
+    neither: float
+
+
+def category(relation: str) -> str:
+    """The category of a VSR relation.
+
+    Raises:
+        ValueError: The relation is not one of VSR's.
+    """
+    try:
+        return _CATEGORY[relation.strip().lower()]
+    except KeyError:
+        known = ", ".join(sorted(_CATEGORY))
+        raise ValueError(
+            f"{relation!r} is not a relation of VSR, so it has no category. Known: {known}."
+        ) from None
+
+
+def yes_or_no(generation: str) -> bool | None:
+    """Yes -> True, no -> False, None for an answer that says neither or both; whole words, any case."""
+    words = set(re.findall(r"[a-z]+", generation.lower()))
+    return None if ("yes" in words) == ("no" in words) else "yes" in words
+
+
+def is_true(answer: str) -> bool:
+    """The answer column as a truth value.
+
+    Raises:
+        ValueError: The answer is neither "Yes" nor "No".
+    """
+    truth = {"yes": True, "no": False}.get(answer.strip().lower())
+    if truth is None:
+        raise ValueError(f"The answer of a VSR row is Yes or No, not {answer!r}.")
+    return truth
+
+
+def is_correct(row: Row) -> bool:
+    """Whether a row is answered right; an answer that is neither yes nor no is wrong."""
+    return yes_or_no(row["generation"]) is is_true(row["answer"])
+
+
+def is_correct_authors(row: Row) -> bool:
+    """The rule of Chen et al.: a true caption needs "Yes" in the answer, a false one "No", case-sensitively.
+
+    So "yes" in lower case is wrong, and "None of them" is a right "No".
+    """
+    return ("Yes" if is_true(row["answer"]) else "No") in row["generation"]
+
+
+def score(rows: Iterable[Row]) -> Scores:
+    """All VSR metrics.
+
+    ``accuracy``, ``precision``, ``recall`` and ``standard_f1`` are the textbook ones with yes as the
+    positive class; a ratio without a denominator is 0. ``neither`` is the share of answers that are neither
+    yes nor no, which count as wrong. ``authors_acc`` uses `is_correct_authors`; ``authors_f1`` is what Chen
+    et al. report as F1: the harmonic mean of the true-positive and the true-negative rate under that rule.
+
+    Raises:
+        ValueError: There are no rows.
+    """
+    rows = list(rows)
+    if not rows:
+        raise ValueError("No rows to score.")
+    said = [yes_or_no(row["generation"]) for row in rows]
+    truth = [is_true(row["answer"]) for row in rows]
+    authors = [is_correct_authors(row) for row in rows]
+    true_positive = sum(s is True and t for s, t in zip(said, truth, strict=True))
+    precision = _ratio(true_positive, sum(s is True for s in said))
+    recall = _ratio(true_positive, sum(truth))
+    positive_rate = _ratio(sum(a for a, t in zip(authors, truth, strict=True) if t), sum(truth))
+    negative_rate = _ratio(
+        sum(a for a, t in zip(authors, truth, strict=True) if not t), len(truth) - sum(truth)
+    )
+    return Scores(
+        accuracy=_ratio(sum(map(is_correct, rows)), len(rows)),
+        precision=precision,
+        recall=recall,
+        standard_f1=_ratio(2 * precision * recall, precision + recall),
+        authors_acc=_ratio(sum(authors), len(rows)),
+        authors_f1=_ratio(2 * positive_rate * negative_rate, positive_rate + negative_rate),
+        neither=_ratio(said.count(None), len(rows)),
+    )
+
+
+def accuracy_by_relation(rows: Iterable[Row]) -> dict[str, float]:
+    """Accuracy for each relation that occurs, sorted by name."""
+    return _accuracy_by(rows, str)
+
+
+def accuracy_by_category(rows: Iterable[Row]) -> dict[str, float]:
+    """Accuracy for each of VSR's categories that occurs, sorted by name.
+
+    Raises:
+        ValueError: A relation is not one of VSR's.
+    """
+    return _accuracy_by(rows, category)
+
+
+def _accuracy_by(rows: Iterable[Row], group_of: Callable[[str], str]) -> dict[str, float]:
+    groups = defaultdict(list)
+    for row in rows:
+        groups[group_of(row["relation"])].append(is_correct(row))
+    return {group: sum(right) / len(right) for group, right in sorted(groups.items())}
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
