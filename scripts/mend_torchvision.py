@@ -13,7 +13,7 @@ import sysconfig
 from pathlib import Path
 
 NAME = "declare_torchvision_operators"
-SOURCE = '''"""Declares the operators of a torchvision whose compiled extension cannot load (see scripts/mend_torchvision.py)."""
+SOURCE = '''"""Declares the operators of a torchvision whose compiled extension cannot load (mend_torchvision.py)."""
 import sys
 
 

@@ -49,7 +49,7 @@ def test_truncated_image_tokens_are_named() -> None:
     model = random_model("llava")
     inputs = random_batch(model, [3])
     inputs["input_ids"], inputs["attention_mask"] = inputs["input_ids"][:, 4:], inputs["attention_mask"][:, 4:]
-    with pytest.raises(ValueError, match="image tokens do not fit the images.*truncat"):
+    with pytest.raises(ValueError, match=r"image tokens do not fit the images.*truncat"):
         Decoder(model).generate(inputs, ScalingVis(alpha=0.5))
 
 

@@ -1,0 +1,1 @@
+"""The adapter to lmms-eval. Importing this package imports nothing of lmms-eval or torch."""

@@ -1,0 +1,81 @@
+"""The entry point: tells lmms-eval of the models and the task folder.
+
+lmms-eval loads it on every start, whatever model is run, and one that raises silently disables the plugins after
+it. So nothing heavy is imported here; the model classes are named by path and found when one is used.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from adaptvis_plugin.methods import METHODS
+from adaptvis_plugin.paths import TASKS
+
+if TYPE_CHECKING:
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+FAMILIES = {"llava": "llava-hf/llava-1.5-7b-hf", "vlm": None}
+"""Prefix of the model names -> checkpoint used when `pretrained` is not given."""
+
+_CLASSES = "adaptvis_plugin.lmms_eval.models"
+_TASKS_MODULE = "lmms_eval.tasks"
+
+
+def model_names() -> list[str]:
+    """Every name that `lmms-eval --model` accepts from this plugin."""
+    return [f"{family}_{method}" for family in FAMILIES for method in METHODS]
+
+
+def register() -> "list[ModelManifest]":
+    """The payload of the entry point `lmms_eval.models`: one manifest per model, and the task folder on the way."""
+    import lmms_eval.models
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    paths = {name: f"{_CLASSES}.{name}" for name in model_names()}
+    # `lmms-eval models` lists this dictionary, not the registry.
+    lmms_eval.models.AVAILABLE_CHAT_TEMPLATE_MODELS.update(paths)
+    if _TASKS_MODULE in sys.modules:
+        add_task_folder(sys.modules[_TASKS_MODULE])
+    else:
+        # Importing it here would make commands that need no task many times slower.
+        sys.meta_path.insert(0, _AfterTasksImport())
+    return [ModelManifest(model_id=name, chat_class_path=path) for name, path in paths.items()]
+
+
+class _AfterTasksImport:
+    """One-shot meta path finder: adds the task folder when lmms-eval itself imports its tasks."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != _TASKS_MODULE:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                add_task_folder(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def add_task_folder(tasks: ModuleType) -> None:
+    """Let every TaskManager find this plugin's tasks: lmms-eval has no hook for that.
+
+    The folders a user includes still come first, and lmms-eval's own tasks before both.
+    """
+    manager: Any = tasks.TaskManager
+    initialize = manager.initialize_tasks
+
+    def initialize_tasks(self: Any, include_path: str | list[str] | None = None, include_defaults: bool = True) -> Any:
+        own = [include_path] if isinstance(include_path, str) else list(include_path or [])
+        return initialize(self, include_path=[*own, str(TASKS)], include_defaults=include_defaults)
+
+    manager.initialize_tasks = initialize_tasks

@@ -1,0 +1,5 @@
+"""Loading Hugging Face vision-language models, their prompts, and the presets of the methods."""
+
+from adaptvis_plugin.models.presets import Preset, find_preset, load_preset
+
+__all__ = ["Preset", "find_preset", "load_preset"]

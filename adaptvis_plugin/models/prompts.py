@@ -1,0 +1,68 @@
+"""From a question and its images to what a model takes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+from transformers import BatchFeature, ProcessorMixin
+
+PAPER_IMAGE = "<image>"
+"""How the authors' question files write the image."""
+
+
+def paper_prompt(question: str) -> str:
+    """The paper's prompt for a question that has none in the authors' files."""
+    return f"{PAPER_IMAGE}\nUSER: {question}\nASSISTANT:"
+
+
+def paper_text(processor: ProcessorMixin, prompt: str) -> str:
+    """The paper's prompt with the model's own image token.
+
+    Raises:
+        ValueError: if the processor has no image token.
+    """
+    token = getattr(processor, "image_token", None)
+    if token is None:
+        name = type(processor).__name__
+        raise ValueError(f"{name} has no image token to put into the paper's prompt; use prompt=chat")
+    return prompt.replace(PAPER_IMAGE, token)
+
+
+def chat_text(processor: ProcessorMixin, messages: list[dict[str, Any]]) -> str:
+    """Messages rendered with the model's own chat template, ready for its answer.
+
+    Raises:
+        ValueError: if the checkpoint has no chat template.
+    """
+    if getattr(processor, "chat_template", None) is None:
+        raise ValueError("the checkpoint has no chat template; use prompt=paper")
+    text: str = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return text
+
+
+def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> BatchFeature:
+    """A left-padded batch of prompts with their images, never truncated.
+
+    Args:
+        processor: as `load_model` returns it.
+        texts: one prompt per row, an image token for each of its images.
+        images: the images of each row, in the order of the image tokens; RGB.
+
+    Raises:
+        ValueError: if a row's image tokens and images differ in number.
+    """
+    token = getattr(processor, "image_token", None)
+    for row, (text, own) in enumerate(zip(texts, images, strict=True)):
+        if token is not None and text.count(token) != len(own):
+            raise ValueError(
+                f"row {row}: the prompt holds {text.count(token)} image token(s) {token!r} for {len(own)} image(s): "
+                f"{text!r}"
+            )
+    # Some chat templates write the beginning-of-sequence token themselves; a second one would shift every position.
+    bos = processor.tokenizer.bos_token
+    special = not (bos is not None and all(text.startswith(bos) for text in texts))
+    flat = [image for own in images for image in own]
+    batch: BatchFeature = processor(
+        text=list(texts), images=flat or None, padding=True, return_tensors="pt", add_special_tokens=special
+    )
+    return batch
