@@ -1,0 +1,91 @@
+"""The public entry to the data: `load_table`, `prepare`, `status`."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adaptvis_plugin.data import cache
+from adaptvis_plugin.data.cache import DataError, Provenance
+
+if TYPE_CHECKING:
+    import datasets
+
+log = logging.getLogger(__name__)
+
+WHATSUP = ("controlled_a", "controlled_b", "coco_one", "coco_two", "vg_one", "vg_two")
+TABLES = (*WHATSUP, "vsr", "demo")
+GROUPS = {"whatsup": WHATSUP, "all": TABLES}
+
+
+def load_table(name: str) -> datasets.Dataset:
+    """A data set as one table, prepared on first use.
+
+    Several processes may ask at once: one prepares, the others wait. The columns are documented in
+    `adaptvis_plugin.data.cache`.
+
+    Args:
+        name: One of `TABLES`, or the name under which a folder of your own was prepared.
+
+    Raises:
+        DataError: The name is unknown, or the data cannot be had or is not what it should be.
+    """
+    prepare([name])
+    return cache.read_table(name)
+
+
+def prepare(names: Iterable[str], source: Path | str | None = None, *, force: bool = False) -> list[Provenance]:
+    """Makes tables that are not there yet.
+
+    Args:
+        names: Names of tables or of `GROUPS`.
+        source: A folder to read instead of the network; see `adaptvis_plugin.data.whatsup`.
+        force: Make them again even where they are there.
+
+    Returns:
+        Where each table came from.
+
+    Raises:
+        DataError: A name is unknown, or the data cannot be had or is not what it should be.
+    """
+    wanted = dict.fromkeys(table for name in names for table in GROUPS.get(name, (name,)))
+    return [_prepare(name, None if source is None else Path(source), force) for name in wanted]
+
+
+def status() -> dict[str, Provenance | None]:
+    """What is in the cache: each known table, then prepared folders of your own; None where nothing is."""
+    there = (path.parent.name for path in cache.cache_dir().glob("*/table.arrow"))
+    own = sorted(set(there) - set(TABLES))
+    return {name: cache.provenance(name) for name in (*TABLES, *own)}
+
+
+def _prepare(name: str, source: Path | None, force: bool) -> Provenance:
+    if not force and (there := cache.provenance(name)):
+        return there
+    with cache.lock(name):
+        if not force and (there := cache.provenance(name)):
+            return there
+        try:
+            _make(name, source)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise DataError(
+                f"No room to prepare {name} in {cache.cache_dir()}: {error.strerror}. Nothing is half written; "
+                "free some space, or set ADAPTVIS_CACHE to another disk, and run the same command again."
+            ) from error
+    made = cache.provenance(name)
+    assert made is not None
+    log.info("%s: %d rows from %s", name, made.rows, made.source)
+    return made
+
+
+def _make(name: str, source: Path | None) -> None:
+    if name == "demo":
+        from adaptvis_plugin.data.demo import demo_rows
+
+        rows = demo_rows()
+        cache.write_table(rows, Provenance("demo", len(rows), "rendered", "template", verified=True))

@@ -1,0 +1,150 @@
+"""What the task YAML of WhatsUp and VSR cannot say itself.
+
+A task's YAML names its table in a one-line data file (`tables/<name>.json`), which lmms-eval reads through
+`datasets`; the `*_rows` functions (`process_docs`) put the table in its place. So the tasks work with every
+lmms-eval model, chat or simple, and the data are fetched, verified and cached by `adaptvis_plugin.data`.
+
+Metrics are sent through lmms-eval as one item per row. An item with a ``score`` takes part in the framework's
+standard errors; ``set_id`` is the key that clusters them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import nan
+from typing import TYPE_CHECKING, Any, cast
+
+from adaptvis_plugin.data import load_table
+from adaptvis_plugin.scoring import vsr, whatsup
+
+if TYPE_CHECKING:
+    import datasets
+    from PIL import Image
+
+Doc = Mapping[str, Any]
+Item = dict[str, Any]
+
+_failures: dict[str, Exception] = {}
+
+
+def all_rows(docs: datasets.Dataset) -> datasets.Dataset:
+    """`process_docs`: every row of the table that the task names."""
+    return _rows(docs, None)
+
+
+def val_rows(docs: datasets.Dataset) -> datasets.Dataset:
+    """`process_docs`: the rows of the authors' validation split."""
+    return _rows(docs, "val")
+
+
+def test_rows(docs: datasets.Dataset) -> datasets.Dataset:
+    """`process_docs`: the rows of the authors' test split."""
+    return _rows(docs, "test")
+
+
+def _rows(docs: datasets.Dataset, split: str | None) -> datasets.Dataset:
+    name = docs["table"][0]
+    if name in _failures:  # lmms-eval asks five times; what failed once is not downloaded again
+        raise _failures[name]
+    try:
+        table = load_table(name)
+    except Exception as error:
+        _failures[name] = error
+        raise
+    # one metric for each relation: a row has to know them all
+    relations = sorted(set(table["relation"]))
+    table = table.add_column("relations", [relations] * len(table))
+    return table if split is None else table.select([i for i, s in enumerate(table["split"]) if s == split])
+
+
+def doc_to_visual(doc: Doc) -> list[Image.Image]:
+    """The picture, as RGB."""
+    return [doc["image"].convert("RGB")]
+
+
+def doc_to_text(doc: Doc) -> str:
+    """The bare question."""
+    return str(doc["question"])
+
+
+def doc_to_messages(doc: Doc) -> list[dict[str, Any]]:
+    """One user turn: the picture, then the question."""
+    content = [{"type": "image", "url": doc_to_visual(doc)[0]}, {"type": "text", "text": doc_to_text(doc)}]
+    return [{"role": "user", "content": content}]
+
+
+def whatsup_results(doc: Doc, results: Sequence[str]) -> dict[str, Item]:
+    """`process_results` of WhatsUp: the items of every metric, of which a task lists those it has."""
+    row = {**doc, "generation": results[0]}
+    outcome = whatsup.judge(row)
+    score: Item = {"score": float(outcome["correct"]), "set_id": doc["set_id"]}
+    items: dict[str, Item] = {
+        "individual_acc": score,
+        "strict_acc": {**score, "score": float(whatsup.judge(row, "strict")["correct"])},
+    }
+    if doc["pair_id"] is not None:
+        items |= {"pair_acc": {**outcome}, "set_acc": {**outcome}}
+    # every metric gets an item for every row: lmms-eval takes the number of rows from the last metric
+    return items | {f"rel_{name}": score if name == doc["relation"] else {} for name in doc["relations"]}
+
+
+def vsr_results(doc: Doc, results: Sequence[str]) -> dict[str, Item]:
+    """`process_results` of VSR."""
+    row: Item = {"answer": doc["answer"], "relation": doc["relation"], "generation": results[0]}
+    score: Item = {"score": float(vsr.is_correct(row))}
+    return {
+        "accuracy": score,
+        "authors_acc": {"score": float(vsr.is_correct_authors(row))},
+        "neither": {"score": float(vsr.yes_or_no(results[0]) is None)},
+        **dict.fromkeys(("precision", "recall", "standard_f1", "authors_f1", "by_relation"), row),
+        **{f"cat_{name}": score if name == vsr.category(doc["relation"]) else {} for name in vsr.CATEGORIES},
+    }
+
+
+def mean_score(items: Sequence[Item]) -> float:
+    """Aggregation: the mean over the items that have a score."""
+    scores = [item["score"] for item in items if "score" in item]
+    return sum(scores) / len(scores) if scores else nan
+
+
+def pair_accuracy(items: Sequence[Item]) -> float:
+    """Aggregation: pairs answered right, over n/2. **Changes them**; see `_group_accuracy`."""
+    return _group_accuracy(items, "pair_id")
+
+
+def set_accuracy(items: Sequence[Item]) -> float:
+    """Aggregation: sets answered right, over n/4. **Changes them**; see `_group_accuracy`."""
+    return _group_accuracy(items, "set_id")
+
+
+def _group_accuracy(items: Sequence[Item], by: whatsup.Group) -> float:
+    """The authors' group accuracy, and a score for each whole group on its first item.
+
+    lmms-eval computes standard errors from the items' scores after the aggregation. A score for each row
+    would make n independent observations out of n/2 pairs. The scores are scaled so that their mean is the
+    metric also where the split has broken groups.
+    """
+    judged = cast("Sequence[whatsup.Outcome]", items)
+    groups = whatsup.whole_groups(judged, by)
+    scale = len(groups) * whatsup.GROUP_SIZES[by] / len(items)
+    for members in groups.values():
+        cast(Item, members[0])["score"] = scale * all(member["correct"] for member in members)
+    return whatsup.group_accuracy(judged, by, "authors")
+
+
+def _vsr_score(metric: str) -> Callable[[Sequence[Item]], float]:
+    def aggregate(items: Sequence[Item]) -> float:
+        return float(vsr.score(items)[metric])  # type: ignore[literal-required]
+
+    return aggregate
+
+
+vsr_precision = _vsr_score("precision")
+vsr_recall = _vsr_score("recall")
+vsr_standard_f1 = _vsr_score("standard_f1")
+vsr_authors_f1 = _vsr_score("authors_f1")
+
+
+def vsr_by_relation(items: Sequence[Item]) -> dict[str, float]:
+    """Aggregation: accuracy for each relation that occurs, as one mapping."""
+    return vsr.accuracy_by_relation(items)
