@@ -14,7 +14,7 @@ from typing import TypedDict
 from PIL import Image
 
 from adaptvis_plugin.data.furniture import REFERENCES
-from adaptvis_plugin.data.scenes import RELATIONS, Placement, draw_room, draw_scene, place
+from adaptvis_plugin.data.scenes import RELATIONS, Box, Placement, draw_room, draw_scene, place
 from adaptvis_plugin.data.sprites import OBJECTS
 
 SEED = 2503
@@ -89,9 +89,18 @@ def _split(count: int) -> list[str]:
 
 def demo_rows() -> list[DemoRow]:
     """Draw the data set: always the same rows, set after set, each in the order left, right, on, under."""
+    return [row for row, _ in _draw()]
+
+
+def demo_boxes() -> list[dict[str, Box]]:
+    """Where things are in each row's picture: the box of every object and of the furniture, by name."""
+    return [boxes for _, boxes in _draw()]
+
+
+def _draw() -> list[tuple[DemoRow, dict[str, Box]]]:
     pairs = held_out_pairs() * SCENES_PER_PAIR
     splits = _split(len(pairs) * len(RELATIONS))
-    rows: list[DemoRow] = []
+    rows: list[tuple[DemoRow, dict[str, Box]]] = []
     for set_id, (name, reference) in enumerate(pairs):
         rng = Random(f"{SEED}/{set_id}")
         room = draw_room(rng, reference)
@@ -102,19 +111,19 @@ def demo_rows() -> list[DemoRow]:
             if rng.random() < DISTRACTOR_SHARE:
                 placements.append(distractor(rng, name, relation))
             true_first = sorted(RELATIONS, key=lambda r: r != relation)
-            rows.append(
-                DemoRow(
-                    id=len(rows),
-                    image=draw_scene(rng, room, placements),
-                    question=text,
-                    prompt=paper_prompt(text),
-                    answer=relation.capitalize(),
-                    options=list(RELATIONS),
-                    relation=relation,
-                    set_id=set_id,
-                    pair_id=2 * set_id + k // 2,
-                    split=splits[len(rows)],
-                    caption_options=[caption(name, r, reference) for r in true_first],
-                )
+            scene = draw_scene(rng, room, placements)
+            row = DemoRow(
+                id=len(rows),
+                image=scene.image,
+                question=text,
+                prompt=paper_prompt(text),
+                answer=relation.capitalize(),
+                options=list(RELATIONS),
+                relation=relation,
+                set_id=set_id,
+                pair_id=2 * set_id + k // 2,
+                split=splits[len(rows)],
+                caption_options=[caption(name, r, reference) for r in true_first],
             )
+            rows.append((row, scene.boxes))
     return rows

@@ -19,6 +19,8 @@ from adaptvis_plugin.data.sprites import OBJECTS
 SIZE = 128
 RELATIONS = ("left", "right", "on", "under")
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+
 _SUPERSAMPLING = 4
 _MARGIN = 2.0
 _GAP = 2.5
@@ -57,6 +59,14 @@ class Room:
     light: tuple[Colour, Colour]
 
 
+@dataclass(frozen=True)
+class Scene:
+    """A picture, and the box of each object and of the piece of furniture in it, by name."""
+
+    image: Image.Image
+    boxes: dict[str, Box]
+
+
 def draw_room(rng: Random, reference: str) -> Room:
     """Choose a room at random for the given piece of furniture."""
     bright = rng.randint(236, 255)
@@ -81,7 +91,7 @@ def place(rng: Random, name: str, relation: str) -> Placement:
     return Placement(name, relation, rng.choice(OBJECTS[name].colours))
 
 
-def draw_scene(rng: Random, room: Room, placements: Sequence[Placement]) -> Image.Image:
+def draw_scene(rng: Random, room: Room, placements: Sequence[Placement]) -> Scene:
     """Draw the room with its furniture and objects, at most one object per relation."""
     canvas = Image.new("RGB", (SIZE * _SUPERSAMPLING, SIZE * _SUPERSAMPLING), room.wall)
     draw = ImageDraw.Draw(canvas, "RGBA")
@@ -95,6 +105,7 @@ def draw_scene(rng: Random, room: Room, placements: Sequence[Placement]) -> Imag
     width, height = piece.width * unit, piece.height * unit
     x = rng.uniform(left_room, max(left_room, SIZE - right_room - width))
     floor_y = rng.uniform(105, 118)
+    boxes = {room.reference: (x, floor_y - height, x + width, floor_y)}
     _shadow(draw, x, floor_y, width)
     piece.draw(_pen(draw, x, floor_y - height, width, height), room.reference_colour)
     # Things further down the picture are nearer and are drawn last.
@@ -104,7 +115,8 @@ def draw_scene(rng: Random, room: Room, placements: Sequence[Placement]) -> Imag
         _shadow(draw, left, bottom, thing.width * size)
         width, height = thing.width * size, thing.height * size
         thing.draw(_pen(draw, left, bottom - height, width, height), placement.colour)
-    return _light(canvas.resize((SIZE, SIZE), Image.Resampling.BOX), room.light)
+        boxes[placement.name] = (left, bottom - height, left + width, bottom)
+    return Scene(_light(canvas.resize((SIZE, SIZE), Image.Resampling.BOX), room.light), boxes)
 
 
 def _pen(draw: ImageDraw.ImageDraw, left: float, top: float, width: float, height: float) -> Pen:
