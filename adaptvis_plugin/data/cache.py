@@ -22,6 +22,7 @@ not at all: a killed process leaves the old table or none.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import datasets
 
 MAX_PIXELS = 100_000_000
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BATCH = 64
 _KEY = b"adaptvis"
 
@@ -80,14 +82,13 @@ def table_path(name: str) -> Path:
     return cache_dir() / name / "table.arrow"
 
 
-def lock(name: str) -> FileLock:
-    """Held while a table is made, so that of several processes one makes it and the others wait.
+def lock() -> FileLock:
+    """Held while tables are made, so that of several processes one makes them and the others wait.
 
     The operating system releases it when its holder dies.
     """
-    folder = table_path(name).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / "lock")
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    return FileLock(cache_dir() / "lock")
 
 
 def provenance(name: str) -> Provenance | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptvis_plugin.data import cache
+from adaptvis_plugin.data import cache, fetch, vsr, whatsup
 from adaptvis_plugin.data.cache import DataError, Provenance
+from adaptvis_plugin.data.settings import Sources, load_sources
 
 if TYPE_CHECKING:
     import datasets
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 
 WHATSUP = ("controlled_a", "controlled_b", "coco_one", "coco_two", "vg_one", "vg_two")
 TABLES = (*WHATSUP, "vsr", "demo")
+_DRAWING = ("demo", "furniture", "pen", "scenes", "sprites")
 GROUPS = {"whatsup": WHATSUP, "all": TABLES}
 
 
@@ -63,15 +66,15 @@ def status() -> dict[str, Provenance | None]:
 
 
 def _prepare(name: str, source: Path | None, force: bool) -> Provenance:
-    if not force and (there := cache.provenance(name)):
+    if not force and (there := _current(name)):
         return there
-    with cache.lock(name):
-        if not force and (there := cache.provenance(name)):
+    with cache.lock():
+        if not force and (there := _current(name)):
             return there
         try:
             _make(name, source)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in cache.NO_ROOM:
                 raise
             raise DataError(
                 f"No room to prepare {name} in {cache.cache_dir()}: {error.strerror}. Nothing is half written; "
@@ -83,9 +86,48 @@ def _prepare(name: str, source: Path | None, force: bool) -> Provenance:
     return made
 
 
+def _current(name: str) -> Provenance | None:
+    """A table that need not be made again: the demo must come from the drawing code that is installed."""
+    there = cache.provenance(name)
+    return None if there and name == "demo" and there.source != _demo_source() else there
+
+
+def _demo_source() -> str:
+    code = [Path(__file__).with_name(f"{module}.py") for module in _DRAWING]
+    return f"drawn by adaptvis ({hashlib.sha256(b''.join(path.read_bytes() for path in code)).hexdigest()[:8]})"
+
+
 def _make(name: str, source: Path | None) -> None:
+    sources = load_sources()
+    if source is not None and not source.is_dir():
+        raise DataError(f"--from {source} is no folder.")
     if name == "demo":
         from adaptvis_plugin.data.demo import demo_rows
 
         rows = demo_rows()
-        cache.write_table(rows, Provenance("demo", len(rows), "rendered", "template", verified=True))
+        cache.write_table(rows, Provenance("demo", len(rows), _demo_source(), "template", verified=True))
+    elif name == "vsr":
+        vsr.make(source, sources)
+        fetch.tidy([vsr.IMAGES, f"vsr-{sources.vsr.file}", _hub_folder(sources.vsr.hub)])
+    elif name in sources.whatsup:
+        whatsup.make(name, source, sources)
+        fetch.tidy([*map(_hub_folder, sources.whatsup_hub), *_unshared(name, sources)])
+    elif source is not None and re.fullmatch(r"[\w-]+", name):
+        whatsup.make_own(name, source)
+    else:
+        raise DataError(
+            f"{name!r} is no data set. Known: {', '.join((*TABLES, *GROUPS))}. A folder of your own with {name}.json "
+            f"is prepared first: adaptvis data prepare {name} --from FOLDER"
+        )
+
+
+def _unshared(name: str, sources: Sources) -> list[str]:
+    """The downloads of a subset that no subset still to be made needs."""
+    mine = sources.whatsup[name]
+    missing = [subset for other, subset in sources.whatsup.items() if not cache.table_path(other).exists()]
+    files = [mine.annotations, *([] if mine.images in [s.images for s in missing] else [mine.images])]
+    return [*files, f"{mine.images}.members"]
+
+
+def _hub_folder(repo: str) -> str:
+    return repo.replace("/", "--")

@@ -1,0 +1,17 @@
+"""The ``adaptvis`` command."""
+
+import typer
+
+from adaptvis_plugin.data import commands as data
+
+app = typer.Typer(no_args_is_help=True, help="Attention steering for vision-language models, and its benchmarks.")
+app.add_typer(data.app, name="data")
+
+
+@app.callback()
+def main() -> None:
+    """Attention steering for vision-language models, and its benchmarks."""
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,89 @@
+"""Reading archives that nobody vouches for: only wanted regular files come out, and stay inside."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from adaptvis_plugin.data.cache import DataError
+from adaptvis_plugin.data.fetch import progress
+
+
+def read_members(archive: Path, wanted: set[str], folder: Path, limit: int) -> dict[str, Path]:
+    """Unpacks members of a .tar.gz or .zip.
+
+    A member may stand at the top of the archive or under one more folder (``data/…``).
+
+    Args:
+        archive: The archive.
+        wanted: Names of members; all others stay packed.
+        folder: Where the files go.
+        limit: The most bytes that one may have.
+
+    Returns:
+        Name -> file, for the names that are there.
+
+    Raises:
+        DataError: The archive is no archive or cut short; or a member, wanted or not, leads out of the
+            folder; or a wanted one is a link, a device, or too large.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    found: dict[str, Path] = {}
+    tell = progress.get()
+    try:
+        for member, size, file in _members(archive, wanted, folder):
+            if size > limit:
+                raise DataError(f"{archive}: {member} has {size:,} bytes; more than {limit:,} are refused.")
+            name = member if member in wanted else member.split("/", 1)[-1]
+            path = folder / f"{len(found)}{PurePosixPath(member).suffix}"
+            with file, path.open("wb") as out:
+                shutil.copyfileobj(file, out)
+            found[name] = path
+            if tell:
+                tell(f"unpacking {archive.name}", len(found), None)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        head = archive.open("rb").read(64).lstrip()[:1]
+        kind = "an HTML page, perhaps a quota page" if head == b"<" else f"damaged or cut short ({error})"
+        raise DataError(f"{archive} is {kind}. Delete it and fetch it again.") from error
+    return found
+
+
+def _members(archive: Path, wanted: set[str], folder: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    def is_wanted(name: str) -> bool:
+        return name in wanted or name.split("/", 1)[-1] in wanted
+
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as packed:
+            for info in packed.infolist():
+                _refuse_outside(archive, info.filename)
+                if is_wanted(info.filename) and not info.is_dir():
+                    if (info.external_attr >> 16) & 0o170000 == 0o120000:
+                        raise DataError(f"{archive}: {info.filename} is a link, where a picture is expected. Refused.")
+                    yield info.filename, info.file_size, packed.open(info)
+        return
+    with tarfile.open(archive, "r:*") as tar:
+        for member in tar:
+            _refuse_outside(archive, member.name)
+            name = member.name.removeprefix("./")
+            try:
+                tarfile.data_filter(member, str(folder))
+            except tarfile.FilterError as error:
+                raise DataError(f"{archive}: {error}. The archive is refused.") from error
+            if is_wanted(name):
+                file = tar.extractfile(member) if member.isreg() else None
+                if file is None:
+                    raise DataError(f"{archive}: {name} is a link or the like, where a picture is expected. Refused.")
+                yield name, member.size, file
+
+
+def _refuse_outside(archive: Path, name: str) -> None:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(f"{archive}: the member {name!r} leads out of the folder. The archive is refused.")
