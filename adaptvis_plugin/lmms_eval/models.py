@@ -4,7 +4,6 @@
 `SteeredModel` on first use.
 """
 
-import difflib
 import math
 import time
 from collections import defaultdict
@@ -18,15 +17,14 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from lmms_eval.protocol import ChatMessages
-from PIL import Image
 from tqdm import tqdm
 
-from adaptvis_plugin.decoding import Decoder, Method
 from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
-from adaptvis_plugin.methods import METHODS, hyper_parameters
-from adaptvis_plugin.models.loading import load_model
-from adaptvis_plugin.models.presets import Preset, Values, choose_method, find_preset, load_preset
-from adaptvis_plugin.models.prompts import chat_text, encode, paper_prompt, paper_text
+from adaptvis_plugin.methods import METHODS
+from adaptvis_plugin.models.runner import Question, Runner, Setup, positive, read_image
+
+ARGUMENTS = ("pretrained", "preset", "prompt", "batch_size", "dtype")
+"""Model arguments to suggest when a misspelt one is given."""
 
 GREEDY = {"do_sample": (False, None), "num_beams": (1, None), "temperature": (0, 0.0, None)}
 """Generation options that may only have these values: the methods are defined for greedy decoding."""
@@ -45,16 +43,6 @@ class SteeredCounts(TokenCounts):
     def to_dict(self) -> dict[str, Any]:
         """The counts, with `confidence` and `alpha` beside them."""
         return {**super().to_dict(), "confidence": self.confidence, "alpha": self.alpha}
-
-
-@dataclass(frozen=True)
-class Question:
-    """One request of lmms-eval, resolved."""
-
-    place: int
-    context: str
-    text: str
-    images: tuple[Image.Image, ...]
 
 
 class SteeredModel(lmms):
@@ -94,15 +82,9 @@ class SteeredModel(lmms):
         pretrained = _given(pretrained) or self.default_pretrained
         if pretrained is None:
             raise ValueError("give the checkpoint: --model_args pretrained=NAME_OR_FOLDER (or pretrained=demo)")
-        self.overrides = self._check_values(values)
-        self.batch_size_per_gpu = _positive("batch_size", batch_size)
-        named = _given(preset)
-        self.preset: Preset | None = load_preset(named) if named else find_preset(pretrained)
-        self.prompt = _given(prompt) or (self.preset.prompt if self.preset else "chat")
-        if self.prompt not in ("paper", "chat"):
-            raise ValueError(
-                f"prompt={self.prompt!r}: give paper (the authors' wording) or chat (the model's own template)"
-            )
+        given = {name: _given(value) for name, value in values.items()}
+        self.batch_size_per_gpu = positive("batch_size", batch_size)
+        setup = Setup.create(self.method, pretrained, _given(preset), _given(prompt), given, ARGUMENTS)
 
         self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
@@ -111,8 +93,8 @@ class SteeredModel(lmms):
             device = None  # the framework always fills in a device; the user's map is the more specific wish
         elif self._world_size > 1 or (device or "").startswith("cuda"):
             device = str(self.accelerator.device)
-        self._model, self.processor = load_model(
-            pretrained,
+        self.runner = Runner(
+            setup,
             dtype=dtype,
             device=device,
             device_map=device_map,
@@ -120,20 +102,7 @@ class SteeredModel(lmms):
             revision=_given(revision),
             trust_remote_code=trust_remote_code,
         )
-        self.decoder = Decoder(self._model)
-
-    @classmethod
-    def _check_values(cls, values: dict[str, Any]) -> Values:
-        known = hyper_parameters(cls.method)
-        for name in values:
-            if name not in known:
-                arguments = [*known, "pretrained", "preset", "prompt", "batch_size", "dtype"]
-                near = difflib.get_close_matches(name, arguments, 1)
-                raise ValueError(
-                    f"unknown model_args {name}={values[name]!r}; the hyper-parameters of {cls.method} are: "
-                    f"{', '.join(known) or 'none'}" + (f". Did you mean {near[0]}?" if near else "")
-                )
-        return {name: value for name, value in values.items() if _given(value) is not None}
+        self._model = self.runner.model
 
     @property
     def batch_size(self) -> int:
@@ -151,7 +120,7 @@ class SteeredModel(lmms):
         plans = []
         for place, request in enumerate(requests):
             _, _, options, _, task, _ = request.args
-            method = choose_method(self.method, task, self.preset, self.overrides)
+            method = self.runner.setup.choose(task)
             plans.append((method, generation_options(options, task)))
             groups[method, repr(sorted(plans[-1][1].items()))].append(place)
 
@@ -161,25 +130,32 @@ class SteeredModel(lmms):
             for places in groups.values():
                 method, options = plans[places[0]]
                 for batch in self._batches(requests, places):
+                    questions = [self._question(requests[place]) for place in batch]
                     start = time.perf_counter()
-                    answers = self._decode(batch, method, options)
+                    answers = self.runner.answer(questions, method, **options)
                     elapsed += time.perf_counter() - start
-                    for question, answer in zip(batch, answers, strict=True):
-                        results[question.place] = answer
-                        tokens += answer.token_counts.output_tokens
-                        request = requests[question.place]
-                        self.cache_hook.add_partial("generate_until", (question.context, request.args[2]), answer.text)
+                    for place, answer in zip(batch, answers, strict=True):
+                        counts = SteeredCounts(
+                            input_tokens=answer.input_tokens,
+                            output_tokens=answer.output_tokens,
+                            confidence=answer.confidence,
+                            alpha=answer.alpha,
+                        )
+                        results[place] = GenerationResult(answer.text, counts)
+                        tokens += answer.output_tokens
+                        context, _, given, *_ = requests[place].args
+                        self.cache_hook.add_partial("generate_until", (context, given), answer.text)
                     progress.update(len(batch))
         log_metrics(total_elapsed_time=elapsed, total_gen_tokens=tokens, avg_speed=tokens / elapsed if elapsed else 0.0)
         return [result for result in results if result is not None]
 
-    def _batches(self, requests: list[Instance], places: list[int]) -> Iterator[list[Question]]:
+    def _batches(self, requests: list[Instance], places: list[int]) -> Iterator[list[int]]:
         """Batches of questions of similar length, so that little of a batch is padding."""
         by_length = sorted(places, key=lambda place: -len(requests[place].args[0]))
         for start in range(0, len(by_length), self.batch_size):
-            yield [self._question(place, requests[place]) for place in by_length[start : start + self.batch_size]]
+            yield by_length[start : start + self.batch_size]
 
-    def _question(self, place: int, request: Instance) -> Question:
+    def _question(self, request: Instance) -> Question:
         context, doc_to_messages, _, doc_id, task, split = request.args
         document = self.task_dict[task][split][doc_id]
         messages = ChatMessages(messages=doc_to_messages(document))
@@ -187,35 +163,10 @@ class SteeredModel(lmms):
         if videos or audios:
             raise ValueError(f"{task}, document {doc_id}: holds video or audio; this model takes images and text")
         try:
-            images = tuple(_image(image) for image in found)
+            images = tuple(read_image(image) for image in found)
         except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"{task}, document {doc_id}: an image cannot be read ({error})") from error
-        if self.prompt == "chat":
-            text = chat_text(self.processor, messages.to_hf_messages())
-        else:
-            prompt = document.get("prompt") or paper_prompt(context)
-            text = paper_text(self.processor, prompt)
-        return Question(place, context, text, images)
-
-    def _decode(self, batch: list[Question], method: Method, options: dict[str, Any]) -> list[GenerationResult]:
-        inputs = encode(self.processor, [q.text for q in batch], [q.images for q in batch])
-        inputs = inputs.to(self.device, dtype=self._model.dtype)
-        until = options.get("stop_strings", [])
-        tokenizer = {"tokenizer": self.processor.tokenizer} if until else {}
-        out = self.decoder.generate(inputs, method, **options, **tokenizer)
-        texts = self.processor.batch_decode(out.sequences, skip_special_tokens=True)
-        ends = self._model.generation_config.eos_token_id
-        lengths = _lengths(out.sequences, ends, self.processor.tokenizer.pad_token_id)
-        prompt_lengths = inputs["attention_mask"].sum(1).tolist()
-        return [
-            GenerationResult(
-                _before(text, until).strip(),
-                SteeredCounts(input_tokens=given, output_tokens=new, confidence=confidence, alpha=alpha),
-            )
-            for text, given, new, confidence, alpha in zip(
-                texts, prompt_lengths, lengths, out.confidence.tolist(), out.alpha.tolist(), strict=True
-            )
-        ]
+        return Question(self.runner.render(messages.to_hf_messages(), context, document.get("prompt")), images)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Refuse: the methods steer the generation of an answer."""
@@ -246,50 +197,13 @@ def generation_options(options: dict[str, Any], task: str) -> dict[str, Any]:
     until = [until] if isinstance(until, str) else [stop for stop in until or [] if stop]
     if until:
         options["stop_strings"] = until
-    options["max_new_tokens"] = _positive("max_new_tokens", options.get("max_new_tokens", 100))
+    options["max_new_tokens"] = positive("max_new_tokens", options.get("max_new_tokens", 100))
     return options
 
 
 def _given(value: Any) -> Any:
     """The value of a model argument; the command line passes an absent one as the text 'None'."""
     return None if value in (None, "", "None") else value
-
-
-def _positive(name: str, value: Any) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1 or str(number) != str(value):
-        raise ValueError(f"{name}={value!r}: give a whole number of at least 1")
-    return number
-
-
-def _image(image: Any) -> Image.Image:
-    if isinstance(image, str):
-        with Image.open(image) as opened:
-            return opened.convert("RGB")
-    converted: Image.Image = image.convert("RGB")
-    return converted
-
-
-def _before(text: str, until: list[str]) -> str:
-    """The text up to the first stop string."""
-    for stop in until:
-        text = text.split(stop, 1)[0]
-    return text
-
-
-def _lengths(sequences: torch.Tensor, eos: int | list[int] | None, pad: int) -> list[int]:
-    """Generated tokens per row: up to and with the end token, or without the padding that follows a stop string."""
-    ends = set(eos) if isinstance(eos, list) else {eos}
-    lengths = []
-    for row in sequences.tolist():
-        end = next((i + 1 for i, token in enumerate(row) if token in ends), len(row))
-        while end > 1 and row[end - 1] == pad and pad not in ends:
-            end -= 1
-        lengths.append(end)
-    return lengths
 
 
 def __getattr__(name: str) -> type[SteeredModel]:

@@ -1,0 +1,206 @@
+"""A model under one method, as every framework's adapter uses it: questions with images in, answers out."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from PIL import Image
+
+from adaptvis_plugin.decoding import Decoder, Method
+from adaptvis_plugin.methods import hyper_parameters
+from adaptvis_plugin.models.loading import load_model
+from adaptvis_plugin.models.presets import Preset, PromptStyle, Values, choose_method, find_preset, load_preset
+from adaptvis_plugin.models.prompts import chat_text, encode, paper_prompt, paper_text
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is asked of a model, checked before any checkpoint is read.
+
+    Attributes:
+        method: name of the method.
+        pretrained: hub name, folder, or `demo`.
+        preset: settings per task; None if there are none.
+        prompt: `paper` or `chat`.
+        overrides: hyper-parameters in place of the preset's.
+    """
+
+    method: str
+    pretrained: str
+    preset: Preset | None
+    prompt: PromptStyle
+    overrides: Values
+
+    @classmethod
+    def create(
+        cls,
+        method: str,
+        pretrained: str,
+        preset: str | None,
+        prompt: str | None,
+        values: Mapping[str, Any],
+        arguments: Sequence[str] = (),
+    ) -> "Setup":
+        """Check the user's arguments.
+
+        Args:
+            method: name of the method.
+            pretrained: hub name, folder, or `demo`.
+            preset: name or path of a preset; None for the one that names the checkpoint.
+            prompt: `paper` or `chat`; None for the preset's, else `chat`.
+            values: all further arguments, which can only be hyper-parameters; None is not given.
+            arguments: names of the adapter's other arguments, to suggest one for a misspelt name.
+
+        Raises:
+            ValueError: for an unknown hyper-parameter, preset or prompt.
+        """
+        known = hyper_parameters(method)
+        for name, value in values.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, [*known, *arguments], 1)
+                raise ValueError(
+                    f"unknown model_args {name}={value!r}; the hyper-parameters of {method} are: "
+                    f"{', '.join(known) or 'none'}" + (f". Did you mean {near[0]}?" if near else "")
+                )
+        found = load_preset(preset) if preset else find_preset(pretrained)
+        style = prompt or (found.prompt if found else "chat")
+        if style not in ("paper", "chat"):
+            raise ValueError(f"prompt={style!r}: give paper (the authors' wording) or chat (the model's template)")
+        given = {name: value for name, value in values.items() if value is not None}
+        return cls(method, pretrained, found, cast(PromptStyle, style), given)
+
+    def choose(self, task: str) -> Method:
+        """The method with the hyper-parameters for a task.
+
+        Raises:
+            ValueError: if one has no value, or a wrong one.
+        """
+        return choose_method(self.method, task, self.preset, self.overrides)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A rendered prompt and its images, in the order of its image tokens; RGB."""
+
+    text: str
+    images: tuple[Image.Image, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer's text, what the method saw and did, and the tokens it took."""
+
+    text: str
+    confidence: float
+    alpha: float
+    input_tokens: int
+    output_tokens: int
+
+
+class Runner:
+    """A loaded model that answers batches of questions.
+
+    Args:
+        setup: what is asked of it.
+        **loading: see `load_model`.
+    """
+
+    def __init__(self, setup: Setup, **loading: Any) -> None:
+        self.setup = setup
+        self.model, self.processor = load_model(setup.pretrained, **loading)
+        self.decoder = Decoder(self.model)
+
+    def render(self, messages: list[dict[str, Any]], question: str, prompt: str | None = None) -> str:
+        """A question as the text the processor takes.
+
+        Args:
+            messages: the question as chat messages, for the model's own template.
+            question: the question alone, for the paper's wording.
+            prompt: the paper's whole prompt, where the data has one.
+
+        Raises:
+            ValueError: if the processor cannot render that style of prompt.
+        """
+        if self.setup.prompt == "chat":
+            return chat_text(self.processor, messages)
+        return paper_text(self.processor, prompt or paper_prompt(question))
+
+    def answer(self, questions: Sequence[Question], method: Method, **generation: Any) -> list[Answer]:
+        """Decode a batch; a stop string ends an answer and is not part of it.
+
+        Args:
+            questions: the batch.
+            method: see `Setup.choose`.
+            **generation: see `Decoder.generate`.
+
+        Raises:
+            ValueError: see `encode` and `Decoder.generate`.
+        """
+        inputs = encode(self.processor, [q.text for q in questions], [q.images for q in questions])
+        inputs = inputs.to(self.model.device, dtype=self.model.dtype)
+        until = generation.get("stop_strings", [])
+        tokenizer = {"tokenizer": self.processor.tokenizer} if until else {}
+        out = self.decoder.generate(inputs, method, **generation, **tokenizer)
+        texts = self.processor.batch_decode(out.sequences, skip_special_tokens=True)
+        lengths = _lengths(
+            out.sequences, self.model.generation_config.eos_token_id, self.processor.tokenizer.pad_token_id
+        )
+        return [
+            Answer(_before(text, until).strip(), confidence, alpha, given, new)
+            for text, confidence, alpha, given, new in zip(
+                texts,
+                out.confidence.tolist(),
+                out.alpha.tolist(),
+                inputs["attention_mask"].sum(1).tolist(),
+                lengths,
+                strict=True,
+            )
+        ]
+
+
+def positive(name: str, value: Any) -> int:
+    """A whole number of at least 1, as such or as text.
+
+    Raises:
+        ValueError: if it is not one.
+    """
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1 or str(number) != str(value):
+        raise ValueError(f"{name}={value!r}: give a whole number of at least 1")
+    return number
+
+
+def read_image(image: str | Image.Image) -> Image.Image:
+    """An image, or the file of one, as RGB.
+
+    Raises:
+        OSError, SyntaxError, ValueError: if it cannot be read.
+    """
+    if isinstance(image, str):
+        with Image.open(image) as opened:
+            return opened.convert("RGB")
+    return image.convert("RGB")
+
+
+def _before(text: str, until: Sequence[str]) -> str:
+    """The text up to the first stop string."""
+    for stop in until:
+        text = text.split(stop, 1)[0]
+    return text
+
+
+def _lengths(sequences: torch.Tensor, eos: int | list[int] | None, pad: int) -> list[int]:
+    """Generated tokens per row: up to and with the end token, or without the padding that follows a stop string."""
+    ends = set(eos) if isinstance(eos, list) else {eos}
+    lengths = []
+    for row in sequences.tolist():
+        end = next((i + 1 for i, token in enumerate(row) if token in ends), len(row))
+        while end > 1 and row[end - 1] == pad and pad not in ends:
+            end -= 1
+        lengths.append(end)
+    return lengths
