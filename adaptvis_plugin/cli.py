@@ -3,8 +3,10 @@
 import typer
 
 from adaptvis_plugin.data import commands as data
+from adaptvis_plugin.lmms_eval.commands import demo
 
 app = typer.Typer(no_args_is_help=True, help="Attention steering for vision-language models, and its benchmarks.")
+app.command()(demo)
 app.add_typer(data.app, name="data")
 
 

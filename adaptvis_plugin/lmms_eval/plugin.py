@@ -31,12 +31,12 @@ def model_names() -> list[str]:
 
 def register() -> "list[ModelManifest]":
     """The payload of the entry point `lmms_eval.models`: one manifest per model, and the task folder on the way."""
-    import lmms_eval.models
     from lmms_eval.models.registry_v2 import ModelManifest
 
     paths = {name: f"{_CLASSES}.{name}" for name in model_names()}
-    # `lmms-eval models` lists this dictionary, not the registry.
-    lmms_eval.models.AVAILABLE_CHAT_TEMPLATE_MODELS.update(paths)
+    # `lmms-eval models` lists this dictionary, not the registry. The module is still being imported when it loads
+    # its entry points, so it is not yet an attribute of its package.
+    sys.modules["lmms_eval.models"].AVAILABLE_CHAT_TEMPLATE_MODELS.update(paths)  # type: ignore[attr-defined]
     if _TASKS_MODULE in sys.modules:
         add_task_folder(sys.modules[_TASKS_MODULE])
     else:

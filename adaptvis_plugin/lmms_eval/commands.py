@@ -1,0 +1,132 @@
+"""`adaptvis demo`: the three methods on the embedded model and data, through lmms-eval's own command."""
+
+import importlib.util
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adaptvis_plugin.methods import METHODS
+
+TASK = "whatsup_demo"
+
+
+def demo(
+    output_path: Annotated[Path, typer.Option(help="Folder for lmms-eval's results, samples and logs.")] = Path(
+        "out/demo"
+    ),
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 16,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows, for a quick look.")] = None,
+) -> None:
+    """Score plain decoding, ScalingVis and AdaptVis on the embedded model and demo scenes, offline."""
+    if importlib.util.find_spec("lmms_eval") is None:
+        typer.echo(
+            "adaptvis demo runs lmms-eval, which is not installed: pip install 'adaptvis-plugin[lmms-eval]'", err=True
+        )
+        raise typer.Exit(1)
+    from adaptvis_plugin.lmms_eval.picture import draw_answers
+
+    console = Console()
+    runs, answers = [], []
+    for method in METHODS:
+        model = f"llava_{method}"
+        command = ["lmms-eval", "--model", model, "--tasks", TASK, "--model_args", "pretrained=demo"]
+        command += ["--batch_size", str(batch_size), "--log_samples", "--output_path", str(output_path / model)]
+        command += [] if limit is None else ["--limit", str(limit)]
+        console.print(f"[dim]$ {shlex.join(command)}[/dim]", soft_wrap=True)
+        with console.status(f"{model}: running lmms-eval"):
+            start = time.perf_counter()
+            run_lmms_eval(command[1:], output_path / f"{model}.log")
+        traces = samples(newest(output_path / model, f"*_samples_{TASK}.jsonl")).assign(method=method)
+        scores = newest(output_path / model, "*_results.json")
+        runs.append({"method": method, **summary(scores, traces), "seconds": time.perf_counter() - start})
+        answers.append(traces)
+    console.print(comparison(pd.DataFrame(runs)))
+    picture = output_path / "answers.png"
+    draw_answers(pd.concat(answers, ignore_index=True), picture)
+    console.print(f"Some scenes and their answers: {picture}", soft_wrap=True)
+    console.print(
+        f"Every row's answer, confidence and alpha: {output_path}/llava_*/*/*_samples_{TASK}.jsonl", soft_wrap=True
+    )
+
+
+def run_lmms_eval(arguments: list[str], log: Path) -> None:
+    """Run lmms-eval's command line with its output in a log file.
+
+    Raises:
+        typer.Exit: with status 1, the end of the log printed, if it failed. Its own exit status is 0 even then
+            unless it is verbose, so it is run so.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "lmms_eval", *arguments, "--verbosity", "DEBUG"]
+    with log.open("w", encoding="utf-8") as sink:
+        done = subprocess.run(
+            command, stdout=sink, stderr=subprocess.STDOUT, env={"HF_HUB_OFFLINE": "1", **os.environ}, check=False
+        )
+    if done.returncode:
+        end = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-20:])
+        typer.echo(f"{end}\nlmms-eval failed (exit status {done.returncode}); its whole output is in {log}", err=True)
+        raise typer.Exit(1)
+
+
+def newest(folder: Path, pattern: str) -> Path:
+    """The latest result file of a run.
+
+    Raises:
+        FileNotFoundError: if the run left none.
+    """
+    found = sorted(folder.glob(f"*/{pattern}"))
+    if not found:
+        raise FileNotFoundError(f"{folder}: lmms-eval left no {pattern} there")
+    return found[-1]
+
+
+def summary(scores: Path, traces: pd.DataFrame) -> dict[str, float]:
+    """One line of the comparison: lmms-eval's metrics, and what the method did to the rows."""
+    metrics = json.loads(scores.read_text(encoding="utf-8"))["results"][TASK]
+    line = {
+        key.removesuffix(",none"): metrics[key] for key in metrics if key.endswith(",none") and "_stderr" not in key
+    }
+    line["confidence"] = traces["confidence"].mean()
+    line["smoothed"], line["sharpened"] = (traces["alpha"] < 1).mean(), (traces["alpha"] > 1).mean()
+    return line
+
+
+def samples(path: Path) -> pd.DataFrame:
+    """Each row's doc_id, answer, confidence and alpha from a samples file."""
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return pd.DataFrame(
+        {"doc_id": line["doc_id"], "answer": line["filtered_resps"], **line["token_counts"][0]} for line in lines
+    )
+
+
+def comparison(runs: pd.DataFrame) -> Table:
+    """The runs side by side, shares in percent."""
+    titles = {
+        "individual_acc": "accuracy",
+        "strict_acc": "strict",
+        "pair_acc": "pairs",
+        "set_acc": "sets",
+        **{name: name.removeprefix("rel_") for name in runs.columns if name.startswith("rel_")},
+        "confidence": "mean confidence",
+        "smoothed": "rows smoothed",
+        "sharpened": "rows sharpened",
+    }
+    table = Table(title=f"{TASK}, embedded demo model (percent)")
+    table.add_column("method")
+    for title in titles.values():
+        table.add_column(title, justify="right")
+    table.add_column("wall time", justify="right")
+    for run in runs.to_dict("records"):
+        shares = [f"{100 * run[name]:.1f}" for name in titles]
+        table.add_row(run["method"], *shares, f"{run['seconds']:.0f} s")
+    return table

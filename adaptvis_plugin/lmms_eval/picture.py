@@ -1,0 +1,55 @@
+"""A few demo scenes with each method's answer, as a picture."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from adaptvis_plugin.data import load_table
+from adaptvis_plugin.scoring import matches
+
+RIGHT, WRONG = "#1b7837", "#b2182b"
+
+
+def draw_answers(answers: pd.DataFrame, path: Path, per_relation: int = 2) -> None:
+    """Draw scenes of every relation: first those on which the methods differ, then those on which they agree.
+
+    Args:
+        answers: columns method, doc_id, answer, confidence, alpha; the same rows for every method.
+        path: the PNG to write.
+        per_relation: scenes of each relation.
+    """
+    table = load_table("demo")
+    by_row = answers.pivot(index="doc_id", columns="method", values="answer")
+    rows = pd.DataFrame(
+        {"differ": by_row.nunique(axis=1) > 1, "relation": [table[i]["relation"] for i in by_row.index]}
+    )
+    # Where the methods differ there is something to see; which of them is right plays no part in the choice.
+    order = rows.sort_values("differ", ascending=False, kind="stable")
+    chosen = order.groupby("relation", sort=False).head(per_relation).sort_values("relation", kind="stable").index
+
+    columns = len(chosen) // per_relation
+    figure = Figure(figsize=(3.1 * columns, 3.9 * per_relation), layout="constrained")
+    axes = figure.subplots(per_relation, columns, squeeze=False).T.flatten()
+    for axis, doc_id in zip(axes, chosen, strict=True):
+        document = table[int(doc_id)]
+        axis.imshow(document["image"])
+        axis.set_axis_off()
+        question, _, options = document["question"].partition("? ")
+        axis.set_title(f"{question}?\n{options}", fontsize=8)
+        for line, answer in enumerate(answers[answers["doc_id"] == doc_id].to_dict("records")):
+            right = matches(answer["answer"], document["answer"])
+            axis.text(
+                0.5,
+                -0.04 - 0.08 * line,
+                f"{'✓' if right else '✗'} {answer['method']}: {answer['answer']}  (alpha {answer['alpha']:g})",
+                color=RIGHT if right else WRONG,
+                transform=axis.transAxes,
+                ha="center",
+                va="top",
+                fontsize=9,
+            )
+        sure = answers[answers["doc_id"] == doc_id]["confidence"].iloc[0]
+        axis.text(0.02, 0.02, f"confidence {sure:.2f}", transform=axis.transAxes, fontsize=8, color="white",
+                  bbox={"facecolor": "black", "alpha": 0.6, "pad": 2, "linewidth": 0})  # fmt: skip
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,74 @@
+"""Random models and batches of LLaVA-1.5's shape."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
+
+IMAGE = 32000
+TEXT_TOKENS = 30
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Width and depth of the two towers; the image is always CLIP's 336 x 336 in 14 x 14 patches: 576 tokens."""
+
+    vision: tuple[int, int, int, int]  # width, intermediate, layers, heads
+    text: tuple[int, int, int, int]
+    dtype: torch.dtype
+
+
+SHAPES = {
+    # LLaVA-1.5-7B scaled to two CPU cores: the vision tower keeps about its share of the prefill's cost.
+    "scaled": Shape((256, 1024, 6, 4), (512, 1376, 8, 8), torch.float32),
+    # LLaVA-1.5-7B itself.
+    "7b": Shape((1024, 4096, 24, 16), (4096, 11008, 32, 32), torch.bfloat16),
+}
+
+
+def random_llava(shape: Shape, device: str) -> PreTrainedModel:
+    """A LLaVA-1.5 of a shape with random weights, which never ends an answer early."""
+    width, inner, layers, heads = shape.vision
+    vision = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        image_size=336,
+        patch_size=14,
+        projection_dim=768,
+    )
+    width, inner, layers, heads = shape.text
+    text = LlamaConfig(
+        vocab_size=32064,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=8192,
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(shape.dtype)
+    try:
+        with torch.device(device):
+            config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE)
+            model: PreTrainedModel = LlavaForConditionalGeneration(config).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+def random_batch(model: PreTrainedModel, rows: int, images: int = 1) -> dict[str, torch.Tensor]:
+    """Rows of `images` images (576 tokens each) and 30 text tokens."""
+    generator = torch.Generator().manual_seed(0)
+    text = torch.randint(10, 30000, (rows, TEXT_TOKENS), generator=generator)
+    image = torch.full((rows, 576 * images), IMAGE)
+    ids = torch.cat([text[:, :1], image, text[:, 1:]], 1)
+    pixels = torch.randn(rows * images, 3, 336, 336, generator=generator)
+    return {
+        "input_ids": ids.to(model.device),
+        "attention_mask": torch.ones_like(ids).to(model.device),
+        "pixel_values": pixels.to(model.device, model.dtype),
+    }

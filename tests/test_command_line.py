@@ -1,0 +1,109 @@
+"""The real command lines, in processes of their own, as a user types them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BIN = Path(sys.executable).parent
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [str(BIN / command[0]), *map(str, command[1:])],
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """The one results file: its absence is the only sign of failure that lmms-eval gives."""
+    (file,) = folder.glob("*/*_results.json")
+    scores: dict[str, Any] = json.loads(file.read_text())["results"]["whatsup_demo"]
+    return scores
+
+
+def samples(folder: Path) -> dict[int, dict[str, Any]]:
+    (file,) = folder.glob("*/*_samples_whatsup_demo.jsonl")
+    return {sample["doc_id"]: sample for sample in map(json.loads, file.read_text().splitlines())}
+
+
+LMMS_EVAL: tuple[str | Path, ...] = ("--model", "llava_adaptvis", "--tasks", "whatsup_demo")
+DEMO: tuple[str | Path, ...] = (
+    "--model_args",
+    "pretrained=demo",
+    "--log_samples",
+    "--limit",
+    "32",
+    "--batch_size",
+    "8",
+)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command of the README, its answers cached."""
+    folder = tmp_path_factory.mktemp("first")
+    run("lmms-eval", *LMMS_EVAL, *DEMO, "--output_path", folder / "out", "--use_cache", folder / "cache")
+    return folder
+
+
+def test_lmms_eval_scores_the_demo(first: Path) -> None:
+    scores = results(first / "out")
+    for metric in ("individual_acc", "strict_acc", "pair_acc", "set_acc", "rel_left", "rel_on"):
+        assert 0 <= scores[f"{metric},none"] <= 1
+    assert scores["individual_acc_stderr,none"] not in (None, "N/A") or "individual_acc_stderr_clt,none" in scores
+    for sample in samples(first / "out").values():
+        counts = sample["token_counts"][0]
+        assert sample["filtered_resps"] and 0 < counts["confidence"] <= 1 and counts["alpha"] in (0.5, 1.5)
+
+
+def test_the_response_cache_answers_a_second_run(first: Path, tmp_path: Path) -> None:
+    done = run("lmms-eval", *LMMS_EVAL, *DEMO, "--output_path", tmp_path / "out", "--use_cache", first / "cache")
+    assert results(tmp_path / "out") == results(first / "out")
+    again = samples(tmp_path / "out")
+    assert all(sample["token_counts"] == [None] for sample in again.values()), "a cache hit holds text only"
+    assert "adaptvis decoding" not in done.stderr, "the model was asked although every answer was cached"
+
+
+def test_two_ranks_give_the_scores_of_one(first: Path, tmp_path: Path) -> None:
+    run(
+        *("torchrun", "--nproc-per-node", "2", "--master-port", "29617", "-m", "lmms_eval"),
+        *(*LMMS_EVAL, *DEMO, "--output_path", tmp_path / "out"),
+        ACCELERATE_USE_CPU="true",
+        OMP_NUM_THREADS="1",
+    )
+    assert results(tmp_path / "out") == results(first / "out")
+    one, two = samples(first / "out"), samples(tmp_path / "out")
+    assert {i: s["filtered_resps"] for i, s in one.items()} == {i: s["filtered_resps"] for i, s in two.items()}
+
+
+def test_without_a_hub_the_run_fails_and_says_how_to_go_on(tmp_path: Path) -> None:
+    """The README's second command, here where there is no hub: no results, and the ways out."""
+    done = run("lmms-eval", *LMMS_EVAL, "--output_path", tmp_path / "out")
+    assert not list(tmp_path.glob("out/*/*_results.json"))
+    assert "'llava-hf/llava-1.5-7b-hf' is neither a local folder nor" in done.stderr
+    assert "pretrained=demo" in done.stderr and "pretrained=/path/to/checkpoint" in done.stderr
+
+
+def test_the_models_are_listed() -> None:
+    assert "llava_adaptvis" in run("lmms-eval", "models").stdout
+
+
+def test_adaptvis_demo_prints_the_comparison(tmp_path: Path) -> None:
+    done = run("adaptvis", "demo", "--limit", "8", "--output-path", tmp_path, COLUMNS="200")
+    for method in ("baseline", "scalingvis", "adaptvis"):
+        assert method in done.stdout
+        assert results(tmp_path / f"llava_{method}")
+    assert (tmp_path / "answers.png").stat().st_size > 20_000
+    assert "accuracy" in done.stdout and "rows sharpened" in done.stdout

@@ -1,0 +1,127 @@
+"""Presets, prompts and loading."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from adaptvis_plugin.decoding import AdaptVis, Baseline, ScalingVis
+from adaptvis_plugin.models import find_preset, load_preset
+from adaptvis_plugin.models.loading import load_model
+from adaptvis_plugin.models.presets import choose_method
+from adaptvis_plugin.models.prompts import chat_text, encode, paper_prompt, paper_text
+
+AUTHORS = {
+    "whatsup_controlled_a": (0.8, 0.5, 1.5, 0.4),
+    "whatsup_controlled_b": (0.8, 0.5, 1.5, 0.35),
+    "whatsup_coco_one": (1.2, 0.5, 1.2, 0.3),
+    "whatsup_coco_two": (1.2, 0.5, 1.2, 0.3),
+    "whatsup_vg_one": (2.0, 0.5, 2.0, 0.2),
+    "whatsup_vg_two": (2.0, 0.5, 2.0, 0.2),
+    "vsr": (0.5, 0.5, 1.2, 0.64),
+    "whatsup_demo": (0.8, 0.5, 1.5, 0.4),
+}
+
+
+@pytest.mark.parametrize("suffix", ["", "_val", "_test"])
+@pytest.mark.parametrize("task", AUTHORS)
+def test_the_authors_settings(task: str, suffix: str) -> None:
+    alpha, low, high, threshold = AUTHORS[task]
+    preset = load_preset("llava-1.5-7b")
+    assert choose_method("scalingvis", task + suffix, preset, {}) == ScalingVis(alpha)
+    assert choose_method("adaptvis", task + suffix, preset, {}) == AdaptVis(low, high, threshold)
+    assert choose_method("baseline", task + suffix, preset, {}) == Baseline()
+
+
+def test_each_value_can_be_overridden_alone() -> None:
+    preset = load_preset("llava-1.5-7b")
+    assert choose_method("adaptvis", "vsr", preset, {"threshold": 0.3}) == AdaptVis(0.5, 1.2, 0.3)
+
+
+def test_presets_are_found_by_checkpoint() -> None:
+    assert find_preset("llava-hf/llava-1.5-7b-hf") == find_preset("demo") == load_preset("llava-1.5-7b")
+    assert find_preset("somebody/else") is None
+
+
+def test_a_preset_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("description: mine\nprompt: chat\nsettings: {pope: {scalingvis: {alpha: 1.3}}}\n")
+    assert choose_method("scalingvis", "pope", load_preset(file), {}) == ScalingVis(1.3)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("description: x\nprompt: latin\n", "prompt"),
+        ("description: x\nsettings: {vsr: {scalingvis: {alpha: -1}}}\n", "alpha=-1.* finite number >= 0"),
+        ("description: x\nsettings: {vsr: {adaptvis: {alpha_low: 0.5}}}\n", "adaptvis takes alpha_low, alpha_high"),
+        ("description: x\nsettings: {vsr: {sharpvis: {alpha: 2}}}\n", "unknown method 'sharpvis'; there are: baseline"),
+        ("description: x\nalpha: 2\n", "Extra inputs"),
+        ("- a list", "not a preset"),
+        ("{", "not a preset"),
+    ],
+)
+def test_a_wrong_preset_is_named(tmp_path: Path, content: str, complaint: str) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=rf"(?s)wrong\.yaml: not a preset: .*{complaint}|{complaint}"):
+        load_preset(file)
+
+
+def test_an_unknown_preset_lists_the_known() -> None:
+    with pytest.raises(ValueError, match=r"unknown preset 'llava-1.5-7': presets are .*Did you mean llava-1.5-7b\?"):
+        load_preset("llava-1.5-7")
+
+
+def test_a_task_without_settings_needs_values() -> None:
+    with pytest.raises(ValueError, match=r"adaptvis on task 'pope': the preset has no settings.*alpha_low, alpha_high"):
+        choose_method("adaptvis", "pope", load_preset("llava-1.5-7b"), {"threshold": 0.4})
+    with pytest.raises(ValueError, match=r"scalingvis on task 'pope': there is no preset for it, so give alpha"):
+        choose_method("scalingvis", "pope", None, {})
+
+
+def test_prompts_of_the_demo_model() -> None:
+    """Golden: what the model is asked, to the letter."""
+    _, processor = load_model("demo")
+    question = "Where is the mug in relation to the table? Answer with left, right, on or under."
+    assert paper_text(processor, paper_prompt(question)) == f"<image>\nUSER: {question}\nASSISTANT:"
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    assert chat_text(processor, messages) == f"USER: <image>\n{question} ASSISTANT:"
+
+
+def test_an_image_without_its_token_is_named() -> None:
+    _, processor = load_model("demo")
+    image = Image.new("RGB", (128, 128))
+    with pytest.raises(ValueError, match=r"row 1: the prompt holds 0 image token\(s\) '<image>' for 1 image"):
+        encode(processor, ["<image>\nUSER: a\nASSISTANT:", "USER: b\nASSISTANT:"], [[image], [image]])
+
+
+def test_a_hub_that_cannot_be_reached_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match=r"(?s)'somebody/some-vlm' is neither.*pretrained=/path/to.*pretrained=demo"):
+        load_model("somebody/some-vlm")
+
+
+def test_an_incomplete_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="not a complete checkpoint"):
+        load_model(str(tmp_path))
+
+
+def test_a_text_model_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(ValueError, match="model type 'llama' is not an image-text-to-text model"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"dtype": "float13"}, "dtype='float13'"),
+        ({"device": "cuda"}, "no CUDA device"),
+        ({"device": "cpu", "device_map": "auto"}, "give one"),
+    ],
+)
+def test_unusable_arguments_are_named(arguments: dict[str, str], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        load_model("demo", **arguments)  # type: ignore[arg-type]
