@@ -104,6 +104,9 @@ def test_a_hub_that_cannot_be_reached_names_the_ways_out(monkeypatch: pytest.Mon
 
 
 def test_an_incomplete_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"not a complete checkpoint \(it holds no config.json\)"):
+        load_model(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
     with pytest.raises(OSError, match="not a complete checkpoint"):
         load_model(str(tmp_path))
 

@@ -53,6 +53,8 @@ def load_model(
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device={device!r}: torch sees no CUDA device here; use device=cpu")
     source = str(DEMO_MODEL) if pretrained == DEMO else pretrained
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise OSError(f"{pretrained}: the folder is not a complete checkpoint (it holds no config.json)")
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         # Before the weights, which may be many gigabytes, the config: is this a model the plugin can use at all?
