@@ -99,7 +99,7 @@ def fetch(url: str, path: Path, expected: str | None = None, limit: int = MAX_FI
         if tell:
             tell(path.name, done, total)
 
-    for attempt in range(_RETRIES):
+    for attempt in range(0 if path.exists() else _RETRIES):
         try:
             gdown.download(
                 url, str(path), quiet=True, use_cookies=False, resume=True, retries=_RETRIES, timeout=_TIMEOUT,

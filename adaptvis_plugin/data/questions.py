@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,20 +98,16 @@ def write_questions(captions: Sequence[Sequence[str]]) -> list[Question]:
 def check_answer(answer: str, captions: Sequence[str]) -> bool:
     """Whether a label agrees with the captions of its row, the true one first.
 
-    What only the true caption names counts, since names of objects may contain such words too ("a left
-    shoe"); where it names nothing of its own, all it names counts.
+    What only the true caption names counts, since names of objects may contain such words too ("a left shoe"); where
+    it names nothing of its own, all it names counts.
     """
-    true = _names(captions[:1])
-    return bool(_names([answer]) & (true - _names(captions[1:]) or true))
+    true, false = set(named_relations(captions[0])), {name for text in captions[1:] for name in named_relations(text)}
+    return any(name & label for name in true - false or true for label in named_relations(answer))
 
 
 def object_key(text: str) -> str:
     """What the four questions of a set have in common: the text without options and irregular spacing."""
     return " ".join(text.split("Answer with")[0].split()).lower()
-
-
-def _names(texts: Iterable[str]) -> set[str]:
-    return {relation for text in texts for name in named_relations(text) for relation in name}
 
 
 def _parse(caption: str, row: int) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,8 @@ def prepare(names: Iterable[str], source: Path | str | None = None, *, force: bo
         DataError: A name is unknown, or the data cannot be had or is not what it should be.
     """
     wanted = dict.fromkeys(table for name in names for table in GROUPS.get(name, (name,)))
-    return [_prepare(name, None if source is None else Path(source), force) for name in wanted]
+    folder = None if source is None else Path(source).expanduser().resolve()
+    return [_prepare(name, folder, force) for name in wanted]
 
 
 def status() -> dict[str, Provenance | None]:
@@ -66,13 +67,17 @@ def status() -> dict[str, Provenance | None]:
 
 
 def _prepare(name: str, source: Path | None, force: bool) -> Provenance:
-    if not force and (there := _current(name)):
+    if not force and (there := _current(name, source)):
         return there
     with cache.lock():
-        if not force and (there := _current(name)):
+        if not force and (there := _current(name, source)):
             return there
         try:
             _make(name, source)
+        except DataError as error:
+            if not isinstance(error, fetch.Unavailable):  # whatever was wrong must be fetched anew
+                fetch.tidy(_downloads(name, load_sources()))
+            raise
         except OSError as error:
             if error.errno not in cache.NO_ROOM:
                 raise
@@ -80,16 +85,19 @@ def _prepare(name: str, source: Path | None, force: bool) -> Provenance:
                 f"No room to prepare {name} in {cache.cache_dir()}: {error.strerror}. Nothing is half written; "
                 "free some space, or set ADAPTVIS_CACHE to another disk, and run the same command again."
             ) from error
+        missing = [other for other in WHATSUP if not cache.table_path(other).exists()]
+        fetch.tidy(_downloads(name, load_sources(), missing))
     made = cache.provenance(name)
     assert made is not None
     log.info("%s: %d rows from %s", name, made.rows, made.source)
     return made
 
 
-def _current(name: str) -> Provenance | None:
-    """A table that need not be made again: the demo must come from the drawing code that is installed."""
+def _current(name: str, source: Path | None) -> Provenance | None:
+    """A table that need not be made again: from the folder, if one is given; the demo from today's code."""
     there = cache.provenance(name)
-    return None if there and name == "demo" and there.source != _demo_source() else there
+    wanted = _demo_source() if name == "demo" else source and str(source)
+    return there if there and wanted in (None, there.source) else None
 
 
 def _demo_source() -> str:
@@ -108,10 +116,8 @@ def _make(name: str, source: Path | None) -> None:
         cache.write_table(rows, Provenance("demo", len(rows), _demo_source(), "template", verified=True))
     elif name == "vsr":
         vsr.make(source, sources)
-        fetch.tidy([vsr.IMAGES, f"vsr-{sources.vsr.file}", _hub_folder(sources.vsr.hub)])
     elif name in sources.whatsup:
         whatsup.make(name, source, sources)
-        fetch.tidy([*map(_hub_folder, sources.whatsup_hub), *_unshared(name, sources)])
     elif source is not None and re.fullmatch(r"[\w-]+", name):
         whatsup.make_own(name, source)
     else:
@@ -121,12 +127,16 @@ def _make(name: str, source: Path | None) -> None:
         )
 
 
-def _unshared(name: str, sources: Sources) -> list[str]:
-    """The downloads of a subset that no subset still to be made needs."""
+def _downloads(name: str, sources: Sources, missing: Container[str] = ()) -> list[str]:
+    """What lies in the downloads for a table, except archives that tables still missing need."""
+    if name == "vsr":
+        return [vsr.IMAGES, f"vsr-{sources.vsr.file}", _hub_folder(sources.vsr.hub)]
+    if name not in sources.whatsup:
+        return []
     mine = sources.whatsup[name]
-    missing = [subset for other, subset in sources.whatsup.items() if not cache.table_path(other).exists()]
-    files = [mine.annotations, *([] if mine.images in [s.images for s in missing] else [mine.images])]
-    return [*files, f"{mine.images}.members"]
+    needed = {subset.images for other, subset in sources.whatsup.items() if other in missing}
+    files = [mine.questions, mine.annotations, f"{mine.images}.members", *map(_hub_folder, sources.whatsup_hub)]
+    return files if mine.images in needed else [*files, mine.images]
 
 
 def _hub_folder(repo: str) -> str:

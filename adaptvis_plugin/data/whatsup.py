@@ -12,7 +12,8 @@ or the Hub's ``data/<subset>-*.parquet``. It may also be the folder above ``data
 
 A folder of your own holds ``<name>.json`` in either form, its pictures, and if you like
 ``<name>_questions.jsonl`` in the authors' form; without one the questions are written from the captions.
-Pictures listed by id are looked for as ``<id>.jpg`` in ``val2017``, ``vg_images`` and ``images``.
+Pictures listed by id
+are ``images/<id>.jpg``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from adaptvis_plugin.data.splits import authors_split
 
 log = logging.getLogger(__name__)
 
-_PAIRS = ({"left", "right"}, {"on", "under"}, {"front", "behind"}, {"top", "bottom"}, {"above", "below"})
+OWN_IMAGES = "images/{}.jpg"
+_COCO_IMAGES, _VG_IMAGES = "val2017/{:0>12}.jpg", "vg_images/{}.jpg"
 
 
 class Picture(NamedTuple):
@@ -73,7 +75,7 @@ def make_own(name: str, folder: Path) -> None:
     annotations = _find(folder, f"{name}.json")
     if annotations is None:
         raise DataError(f"{name} is no known data set, and {folder} has no {name}.json. See `adaptvis data --help`.")
-    pictures = _listed(annotations, _on_disk(folder))
+    pictures = _listed(annotations, OWN_IMAGES, _on_disk(folder))
     path = _find(folder, f"{name}_questions.jsonl")
     questions = read_questions(path) if path else write_questions([picture.captions for picture in pictures])
     origin = Provenance(name, len(pictures), str(folder), path.name if path else "template", verified=False)
@@ -96,7 +98,7 @@ def _pictures(name: str, subset: Subset, folder: Path | None, sources: Sources) 
         return _from_archives(subset, sources), f"archive {subset.images} of the WhatsUp authors"
     except fetch.Unavailable as error:
         refusals.append(str(error))
-    raise DataError(
+    raise fetch.Unavailable(
         f"{name} cannot be had from anywhere now:\n- "
         + "\n- ".join(refusals)
         + f"\nTry again later (downloads go on where they stopped), or: adaptvis data prepare {name} --from FOLDER"
@@ -107,11 +109,12 @@ def _from_folder(name: str, subset: Subset, folder: Path) -> list[Picture]:
     if annotations := _find(folder, subset.annotations):
         fetch.verify(annotations, subset.annotations_sha256, str(folder))
         archive = _find(folder, subset.images)
+        by_id = _by_id(subset)
         unpacked = _find(folder, subset.images.split(".")[0])
         if unpacked is None and archive is not None:
             fetch.verify(archive, subset.images_sha256, str(folder))
-            return _listed(annotations, lambda wanted: _in_archive(archive, wanted))
-        return _listed(annotations, _on_disk(folder))
+            return _listed(annotations, by_id, partial(_in_archive, archive))
+        return _listed(annotations, by_id, _on_disk(folder))
     if files := sorted([*folder.glob(f"{subset.subset}-*.parquet"), *folder.glob(f"data/{subset.subset}-*.parquet")]):
         return _parquet(files)
     raise DataError(
@@ -120,22 +123,27 @@ def _from_folder(name: str, subset: Subset, folder: Path) -> list[Picture]:
     )
 
 
+def _by_id(subset: Subset) -> str:
+    """Where the pictures of a subset that are listed by id lie; COCO and Visual Genome number theirs alike."""
+    return _COCO_IMAGES if subset.images.startswith("val2017") else _VG_IMAGES
+
+
 def _from_archives(subset: Subset, sources: Sources) -> list[Picture]:
     def drive(file: str, file_id: str, expected: str | None) -> Path:
         return fetch.fetch(sources.drive_url + file_id, fetch.downloads() / file, expected)
 
     annotations = drive(subset.annotations, subset.annotations_id, subset.annotations_sha256)
     archive = drive(subset.images, subset.images_id, subset.images_sha256)
-    return _listed(annotations, lambda wanted: _in_archive(archive, wanted))
+    return _listed(annotations, _by_id(subset), partial(_in_archive, archive))
 
 
 Readers = Callable[[list[list[str]]], list[tuple[str, Callable[[], bytes]]]]
 
 
-def _listed(annotations: Path, find: Readers) -> list[Picture]:
-    """The rows of an annotation file of either form."""
+def _listed(annotations: Path, by_id: str, find: Readers) -> list[Picture]:
+    """The rows of an annotation file of either form; `by_id` is where a picture with an id lies."""
     try:
-        rows = [_row(row) for row in json.loads(annotations.read_text(encoding="utf-8"))]
+        rows = [_row(row, by_id) for row in json.loads(annotations.read_text(encoding="utf-8"))]
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise DataError(
             f"{annotations} is not a list of WhatsUp rows ({type(error).__name__}: {error}). If it is a web page, the "
@@ -145,14 +153,14 @@ def _listed(annotations: Path, find: Readers) -> list[Picture]:
     return [Picture(captions, *file) for (_, captions), file in zip(rows, found, strict=True)]
 
 
-def _row(row: Any) -> tuple[list[str], list[str]]:
+def _row(row: Any, by_id: str) -> tuple[list[str], list[str]]:
     """The names a picture may have, relative to the folder, and its captions."""
     if isinstance(row, dict):
         path = str(row["image_path"])
         names, captions = [path, path.removeprefix("data/")], row["caption_options"]
     else:
         number, *captions = row
-        names = [f"val2017/{str(number).zfill(12)}.jpg", f"vg_images/{number}.jpg", f"images/{number}.jpg"]
+        names = [by_id.format(str(number))]
     if len(captions) < 2 or not all(isinstance(caption, str) for caption in captions):
         raise ValueError(f"{row!r} has no two captions")
     if any(Path(name).is_absolute() or ".." in Path(name).parts for name in names):
@@ -180,10 +188,10 @@ def _in_archive(archive: Path, rows: list[list[str]]) -> list[tuple[str, Callabl
     members = read_members(archive, {name for names in rows for name in names}, folder, fetch.MAX_IMAGE)
     found = []
     for number, names in enumerate(rows):
-        path = next((members[name] for name in names if name in members), None)
-        if path is None:
+        name = next((name for name in names if name in members), None)
+        if name is None:
             raise DataError(f"Row {number}: {archive} has no {' and no '.join(names)}.")
-        found.append((path.name, path.read_bytes))
+        found.append((name, members[name].read_bytes))
     return found
 
 
@@ -281,5 +289,5 @@ def _sets(name: str, pictures: list[Picture], questions: list[Question]) -> list
                 f"{relation}. A set has one picture for each relation; tell the objects of different sets apart."
             )
         seen[set_id, relation] = row
-        ids.append((set_id, 2 * set_id + (relation not in _PAIRS[0])))
+        ids.append((set_id, 2 * set_id + (relation not in ("left", "right"))))
     return ids

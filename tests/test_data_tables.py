@@ -1,0 +1,249 @@
+"""Tables from every layout: the official folder, archives, the Hub, the network, and a folder of one's own."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptvis_plugin.data import DataError, authors_split, fetch, load_table, prepare, status, vsr
+from adaptvis_plugin.data.questions import check_answer, read_questions
+from adaptvis_plugin.data.settings import load_sources
+from adaptvis_plugin.data.tables import WHATSUP
+from tests.data_helpers import (
+    DATA,
+    FACTS,
+    OPPOSITE,
+    PHRASES,
+    ROWS,
+    Site,
+    image_bytes,
+    official,
+    question_lines,
+    serve,
+    sources,
+    write,
+)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    with serve() as server:
+        monkeypatch.setenv("ADAPTVIS_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("ADAPTVIS_SOURCES", str(sources(tmp_path, server.host)))
+        monkeypatch.setenv("HF_ENDPOINT", server.host.rstrip("/"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        yield server
+
+
+def check(name: str) -> None:
+    """A table has the rows of the tiny data, whatever it was made from."""
+    table = load_table(name)
+    assert len(table) == ROWS[name]
+    validation = set(authors_split(len(table))[0])
+    for number, (row, made) in enumerate(zip(table, DATA[name], strict=True)):
+        assert row["id"] == number
+        assert row["prompt"] == f"<image>\nUSER: {made.question}\nASSISTANT:"
+        assert row["question"] == made.question.strip()
+        assert (row["answer"], row["relation"]) == (made.answer, made.answer.lower())
+        assert row["caption_options"] == made.captions
+        assert row["split"] == ("val" if number in validation else "test")
+        assert row["relation"] in row["options"]
+        assert row["image"].size == (24, 18)
+    if name.startswith("controlled"):
+        for set_id in (0, 1):
+            relations = [row["relation"] for row in table if row["set_id"] == set_id]
+            assert len(relations) == len(set(relations)) == 4
+        for pair_id in range(4):
+            pair = {row["relation"] for row in table if row["pair_id"] == pair_id}
+            assert pair in ({"left", "right"}, {"on", "under"}, {"front", "behind"})
+    else:
+        assert set(table["set_id"]) == set(table["pair_id"]) == {None}
+
+
+def test_from_the_official_folder(site: Site, tmp_path: Path) -> None:
+    folder = official(tmp_path / "official")
+    for origin in prepare(["whatsup", "vsr"], folder):
+        assert origin.source == str(folder) and origin.verified
+    for name in WHATSUP:
+        check(name)
+    assert site.log == []
+
+
+def test_from_a_folder_of_archives(site: Site, tmp_path: Path) -> None:
+    site.fill()
+    for path, data in site.routes.items():
+        if path.startswith("/drive/") and isinstance(data, bytes):
+            write(tmp_path / "packed" / path.removeprefix("/drive/"), data)
+    prepare(["whatsup"], tmp_path / "packed")
+    for name in WHATSUP:
+        check(name)
+    assert site.asked("/drive/") == 0 and site.asked("/prompts/") == 6
+
+
+def test_from_the_hub(site: Site) -> None:
+    site.fill()
+    for origin in prepare(["whatsup", "vsr"]):
+        assert "Hub data set" in origin.source and origin.verified
+    for name in WHATSUP:
+        check(name)
+    assert site.asked("/drive/") == 0
+
+
+def test_from_the_archives(site: Site, tmp_path: Path) -> None:
+    site.fill(hub=False)
+    for origin in prepare(["whatsup"]):
+        assert origin.source.startswith("archive ")
+    for name in WHATSUP:
+        check(name)
+    assert site.asked("/drive/val2017.zip") == 1, "two subsets share it"
+    left = [path.name for path in (tmp_path / "cache" / "downloads").iterdir()]
+    assert left == [], "nothing is kept twice"
+
+
+@pytest.mark.parametrize("hub", [True, False])
+def test_vsr_from_the_network(site: Site, hub: bool) -> None:
+    site.fill(hub)
+    [origin] = prepare(["vsr"])
+    assert origin.rows == 10 and ("Hub" in origin.source) == hub
+    row = load_table("vsr")[3]
+    assert (row["answer"], row["relation"], row["options"]) == ("Yes", "under", ["yes", "no"])
+    task = "Determine whether the description about the spatial relationship is correct or not. Answer with yes or no:"
+    assert row["question"] == f"{task} The cat is under the bed."
+    assert row["prompt"] == f"User: <image>\n {task} The cat is under the bed. Assistant:"
+    assert site.asked("/coco/") == 5
+
+
+def test_a_table_is_made_once(site: Site) -> None:
+    site.fill()
+    load_table("coco_two")
+    asked = len(site.log)
+    load_table("coco_two")
+    assert len(site.log) == asked
+    prepare(["coco_two"], force=True)
+    assert len(site.log) > asked
+
+
+def test_status(site: Site, tmp_path: Path) -> None:
+    assert set(status().values()) == {None}
+    prepare(["vg_two"], official(tmp_path / "official"))
+    there = status()["vg_two"]
+    assert there is not None
+    assert (there.rows, there.verified) == (6, True)
+    assert there.questions == "VG_QA_two_obj_with_answer_six_options.jsonl"
+
+
+def test_own_folder_with_and_without_questions(site: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    write(folder / "rooms.json", json.dumps([row.entry for row in DATA["controlled_b"]]).encode())
+    for row in DATA["controlled_b"]:
+        write(folder / row.image, image_bytes(row.image))
+    [origin] = prepare(["rooms"], folder)
+    assert (origin.questions, origin.verified) == ("template", False)
+    table = load_table("rooms")
+    assert table["answer"][:] == [row.answer for row in DATA["controlled_b"]]
+    assert table[0]["question"] == (
+        "Where is the left shoe in relation to the chair? Answer with left, right, front or behind."
+    )
+    assert sorted(set(table["set_id"])) == [0, 1]
+    write(folder / "rooms_questions.jsonl", question_lines("controlled_b").encode())
+    [origin] = prepare(["rooms"], folder, force=True)
+    assert origin.questions == "rooms_questions.jsonl"
+    assert status()["rooms"] == origin
+
+
+def test_own_folder_listed_by_id(site: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    write(
+        folder / "dogs.json", json.dumps([[7, "A photo of a dog on the left", "A photo of a dog on the top"]]).encode()
+    )
+    write(folder / "images/7.jpg", image_bytes("dog"))
+    prepare(["dogs"], folder)
+    row = load_table("dogs")[0]
+    assert row["question"] == "Where is the dog in the photo? Answer with left or top."
+    assert row["answer"] == "Left"
+
+
+def test_demo(site: Site) -> None:
+    table = load_table("demo")
+    assert len(table) == 400 and table["split"].count("test") == 320  # type: ignore[attr-defined]
+    assert site.log == []
+
+
+@pytest.mark.parametrize("name", ["nothing", "../outside", ""])
+def test_unknown_names(site: Site, tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"no (known )?data set"):
+        prepare([name])
+    with pytest.raises(DataError, match=r"no (known )?data set"):
+        prepare([name], tmp_path)
+
+
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
+needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the authors' question files")
+
+
+@needs_reference
+@pytest.mark.parametrize("name", WHATSUP)
+def test_the_authors_questions(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published question files, with captions made from them: checksum, count, labels, options, sets."""
+    facts = FACTS["whatsup"][name]
+    path = REFERENCE / "prompts" / facts["questions"]
+    fetch.verify(path, facts["questions_sha256"], "the reference")
+    questions = read_questions(path)
+    assert len(questions) == facts["rows"]
+    folder = tmp_path / "official"
+    entries: list[Any] = []
+    for number, question in enumerate(questions):
+        label = question.answer.lower()
+        others = [
+            r for r in ("left", "right", "on", "under", "front", "behind") if r in question.options and r != label
+        ]
+        if name.startswith("controlled"):
+            options = [f"A thing {PHRASES[r]} a {number}" for r in (label, *others)]
+            entries.append({"image_path": "data/controlled_images/one.jpeg", "caption_options": options})
+        elif name.endswith("one"):
+            entries.append([1, *(f"A photo of a thing on the {r}" for r in (label, OPPOSITE[label]))])
+        else:
+            entries.append([1, *(f"A photo of a left thing {PHRASES[r]} a top" for r in (label, OPPOSITE[label]))])
+    for image in ("controlled_images/one.jpeg", "val2017/000000000001.jpg", "vg_images/1.jpg"):
+        write(folder / image, image_bytes("one"))
+    write(folder / facts["annotations"], json.dumps(entries).encode())
+    write(folder / "prompts" / facts["questions"], path.read_bytes())
+    changed = {"whatsup": {name: {"annotations_sha256": None}}}
+    monkeypatch.setenv("ADAPTVIS_SOURCES", str(write(tmp_path / "s.yaml", json.dumps(changed).encode())))
+    monkeypatch.setenv("ADAPTVIS_CACHE", str(tmp_path / "cache"))
+    prepare([name], folder)
+    table = load_table(name).remove_columns("image")
+    assert len(table) == facts["rows"]
+    if name.startswith("controlled"):
+        assert max(table["set_id"]) + 1 == facts["rows"] // 4
+        assert max(table["pair_id"]) + 1 == facts["rows"] // 2
+
+
+@needs_reference
+def test_the_published_vsr_annotations() -> None:
+    published = load_sources()
+    rows = vsr._read(REFERENCE / "vsr" / "test.jsonl")
+    vsr._verify(rows, "the reference", published)
+    assert sum(row["label"] for row in rows) == 629
+    assert len({row["image"] for row in rows}) == 715
+    assert sum(row["path"].startswith("val2017/") for row in rows) == 42
+
+
+@pytest.mark.parametrize(
+    ("answer", "captions", "agrees"),
+    [
+        ("Left", ["A mug to the left of a plate", "A mug to the right of a plate"], True),
+        ("Right", ["A mug to the left of a plate", "A mug to the right of a plate"], False),
+        ("Above", ["A toy on top of a top", "A toy below a top"], True),
+        ("Right", ["A left shoe to the right of a bed", "A left shoe to the left of a bed"], True),
+        ("Left", ["A left shoe to the right of a bed", "A left shoe to the left of a bed"], False),
+        ("Bottom", ["A photo of a dog on the bottom", "A photo of a dog on the top"], True),
+        ("Front", ["A cup in front of a can", "A cup behind a can", "A cup to the left of a can"], True),
+        ("Behind", ["A cup in front of a can", "A cup behind a can"], False),
+        ("On", ["no relation", "none"], False),
+    ],
+)
+def test_agreement(answer: str, captions: list[str], agrees: bool) -> None:
+    assert check_answer(answer, captions) is agrees
