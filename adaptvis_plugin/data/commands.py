@@ -65,12 +65,11 @@ def prepare(
 def status() -> None:
     """List what is there, how many rows, from which source, verified or not."""
     table = Table(title=f"Data sets in {cache_dir()}")
-    for heading in ("name", "rows", "source", "questions", "verified"):
+    for heading in ("name", "rows", "source", "verified"):
         table.add_column(heading, overflow="fold")
     for name, origin in tables.status().items():
         if origin is None:
-            table.add_row(name, "-", "not prepared", "", "")
+            table.add_row(name, "-", "not prepared", "")
         else:
-            verified = "yes" if origin.verified else "no"
-            table.add_row(name, str(origin.rows), origin.source, origin.questions, verified)
+            table.add_row(name, str(origin.rows), origin.source, "yes" if origin.verified else "no")
     Console().print(table)

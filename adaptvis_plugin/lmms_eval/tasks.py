@@ -11,7 +11,6 @@ standard errors; ``set_id`` is the key that clusters them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import nan
 from typing import TYPE_CHECKING, Any, cast
 
 from adaptvis_plugin.data import load_table
@@ -96,15 +95,16 @@ def vsr_results(doc: Doc, results: Sequence[str]) -> dict[str, Item]:
         "accuracy": score,
         "authors_acc": {"score": float(vsr.is_correct_authors(row))},
         "neither": {"score": float(vsr.yes_or_no(results[0]) is None)},
-        **dict.fromkeys(("precision", "recall", "standard_f1", "authors_f1", "by_relation"), row),
+        **dict.fromkeys(("precision", "recall", "standard_f1", "authors_f1"), row),
         **{f"cat_{name}": score if name == vsr.category(doc["relation"]) else {} for name in vsr.CATEGORIES},
+        **{f"rel[{name}]": score if name == doc["relation"] else {} for name in doc["relations"]},
     }
 
 
-def mean_score(items: Sequence[Item]) -> float:
-    """Aggregation: the mean over the items that have a score."""
+def mean_score(items: Sequence[Item]) -> float | None:
+    """Aggregation: the mean over the items that have a score, None if there are none (shown as N/A)."""
     scores = [item["score"] for item in items if "score" in item]
-    return sum(scores) / len(scores) if scores else nan
+    return sum(scores) / len(scores) if scores else None
 
 
 def pair_accuracy(items: Sequence[Item]) -> float:
@@ -143,8 +143,3 @@ vsr_precision = _vsr_score("precision")
 vsr_recall = _vsr_score("recall")
 vsr_standard_f1 = _vsr_score("standard_f1")
 vsr_authors_f1 = _vsr_score("authors_f1")
-
-
-def vsr_by_relation(items: Sequence[Item]) -> dict[str, float]:
-    """Aggregation: accuracy for each relation that occurs, as one mapping."""
-    return vsr.accuracy_by_relation(items)
