@@ -212,15 +212,16 @@ def test_the_real_command_fetches_verifies_and_scores(tmp_path: Path) -> None:
             "HF_HUB_OFFLINE": "0",
             "OMP_NUM_THREADS": "2",
         }
-        command = [str(Path(sys.executable).parent / "lmms-eval"), "--model", "llava_adaptvis", "--model_args"]
-        command += [
-            "pretrained=demo",
-            "--tasks",
-            "whatsup,vsr",
-            "--log_samples",
-            "--output_path",
-            str(tmp_path / "out"),
-        ]
+        options = {
+            "--model": "llava_adaptvis",
+            "--model_args": "pretrained=demo",
+            "--tasks": "whatsup,vsr",
+            "--batch_size": "10",
+            "--gen_kwargs": "max_new_tokens=4",
+            "--output_path": str(tmp_path / "out"),
+        }
+        program = str(Path(sys.executable).parent / "lmms-eval")
+        command = [program, *(word for option in options.items() for word in option), "--log_samples"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     files = list((tmp_path / "out").glob("*/*_results.json"))
     assert len(files) == 1, done.stdout[-3000:] + done.stderr[-3000:]
