@@ -148,7 +148,8 @@ class Runner:
             out.sequences, self.model.generation_config.eos_token_id, self.processor.tokenizer.pad_token_id
         )
         return [
-            Answer(_before(text, until).strip(), confidence, alpha, given, new)
+            # The coefficient as it was given: the nearest fp32 number to 0.8 is 0.800000012.
+            Answer(_before(text, until).strip(), confidence, round(alpha, 6), given, new)
             for text, confidence, alpha, given, new in zip(
                 texts,
                 out.confidence.tolist(),

@@ -21,7 +21,7 @@ NO_ANSWERS = ("invalid_dataset", "Incomplete infer result", "No infer result fou
 
 
 def launch(framework: Framework, arguments: list[str], model_args: Mapping[str, Any]) -> list[str]:
-    """Run VLMEvalKit's runner with its own command line.
+    """Run VLMEvalKit's runner with its own command line, which it reads from `sys.argv`: **that is replaced**.
 
     Args:
         framework: what `register` found.
@@ -58,7 +58,7 @@ def _named(name: str, arguments: Arguments, dataset: str) -> dict[str, Any]:
     try:
         return arguments.settings(dataset)
     except ValueError as error:
-        raise ValueError(f"--model {name}: {error}, for example --model-args preset=llava-1.5-7b") from error
+        raise ValueError(f"--model {name}: {error}, as --model-args NAME=VALUE,NAME=VALUE") from error
 
 
 def _combinations(
@@ -168,5 +168,5 @@ def _problems(work_dir: Path, model: str, data: Iterable[str], start: datetime) 
         if reason is None and entry.get("status") != "done":
             reason = "the runner did not get to its end; see its log"
         if reason is not None:
-            problems.append(f"{model} on {dataset}: {reason}")
+            problems.append(f"{model} on {dataset}: {reason or 'no message; the traceback is in the log'}")
     return problems

@@ -43,8 +43,17 @@ class SteeredVLM(BaseModel):
         """
         name = dataset or "(no data set)"
         method = self.arguments.setup.choose(self.arguments.task(name))
-        questions = [self._question(self.preproc_content(message)) for message in messages]
+        questions = [self._question(self._parts(message)) for message in messages]
         return self.runner.answer(questions, method, max_new_tokens=self.arguments.tokens(name))
+
+    def _parts(self, message: Any) -> Message:
+        try:
+            parts: Message | None = self.preproc_content(message)
+        except AssertionError as error:  # which says nothing itself
+            raise ValueError(f"not a question of text and existing images: {message}") from error
+        if parts is None:
+            raise ValueError(f"not a message of VLMEvalKit: {message!r}")
+        return parts
 
     def _question(self, message: Message) -> Question:
         content: Message = []

@@ -129,7 +129,7 @@ def _find() -> Framework:
             'VLMEvalKit is not installed: pip install "adaptvis-plugin[vlmevalkit]", or give the folder of a source '
             f"checkout as {CHECKOUT}"
         )
-    package = Path(next(iter(spec.submodule_search_locations))).resolve()
+    package = Path(next(iter(spec.submodule_search_locations))).absolute()
     if checkout:
         if package.parent != root:
             raise FrameworkError(f"{CHECKOUT}={checkout}, but vlmeval was already imported from {package}")

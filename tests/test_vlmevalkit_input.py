@@ -1,0 +1,208 @@
+"""What the VLMEvalKit adapter refuses, what it reports, and what it leaves alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_vlmevalkit import environment as environment  # the fixture
+
+# Importing VLMEvalKit changes the process it happens in, so every check runs in one of its own.
+SESSION = """
+import contextlib, functools, io, json, os, sys
+from adaptvis_plugin.cli import app
+
+def command(*arguments):
+    "The exit status and what was printed as an error."
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        try:
+            status = app(["vlmeval", *arguments], standalone_mode=False)
+        except SystemExit as stop:
+            status = stop.code
+    return [status or 0, errors.getvalue()]
+
+found, said = {}, sys.argv[1]
+def say(name, value):
+    found[name] = value
+    with open(said, "w") as file:
+        json.dump(found, file)
+"""
+
+
+def session(code: str, environment: dict[str, str], folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run Python in a process of its own; what it said, by name."""
+    said = folder / "said.json"
+    command = [sys.executable, "-c", SESSION + code, str(said), *arguments]
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(said.read_text())
+    return found
+
+
+def test_importing_the_adapter_has_no_effect(environment: dict[str, str], tmp_path: Path) -> None:
+    code = """
+import adaptvis_plugin.vlmevalkit, adaptvis_plugin.vlmevalkit.commands, adaptvis_plugin.vlmevalkit.launch, ssl, torch
+say("modules", [name for name in sys.modules if name.split(".")[0] == "vlmeval"])
+say("effects", [not torch.is_grad_enabled(), ssl._create_default_https_context is ssl._create_unverified_context])
+"""
+    environment = {**environment, "HOME": str(tmp_path)}
+    environment.pop("LMUData")
+    found = session(code, environment, tmp_path)
+    assert found == {"modules": [], "effects": [False, False]}
+    assert not (tmp_path / "LMUData").exists()
+
+
+@pytest.fixture(scope="module")
+def refused(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    code = """
+data, model = ["--data", "WhatsUp_Demo"], ["--model", "demo_scalingvis"]
+os.environ["VLMEVALKIT_ROOT"] = "/nowhere"
+say("checkout", command(*data, *model))
+del os.environ["VLMEVALKIT_ROOT"]
+say("data", command("--data", "WhatsUp_Controled_A", *model))
+say("model", command(*data, "--model", "llava_v1.5_7b_adaptivis"))
+say("stock", command(*data, "--model", "llava_v1.5_7bb"))
+say("nothing", command(*data))
+say("argument", command(*data, *model, "--model-args", "alhpa=0.5"))
+say("value", command(*data, *model, "--model-args", "alpha=-1"))
+say("form", command(*data, *model, "--model-args", "alpha"))
+say("stray", command(*data, "--model", "llava_v1.5_7b", "--model-args", "alpha=1"))
+say("settings", command("--data", "MMBench_DEV_EN", *model))
+say("checkpoint", command(*data, "--model", "vlm_baseline"))
+say("config", command("--config", "absent.json"))
+with open("config.json", "w") as file:
+    json.dump({"model": {"mine": {"class": "SteeredVML"}}, "data": {}}, file)
+say("class", command("--config", "config.json"))
+
+from vlmeval.dataset import SUPPORTED_DATASETS
+from adaptvis_plugin.vlmevalkit import register
+from adaptvis_plugin.vlmevalkit.names import TASKS
+before = len(SUPPORTED_DATASETS)
+say("register", [str(register()), len(SUPPORTED_DATASETS) - before])
+say("clash", [[a, b] for a in TASKS for b in SUPPORTED_DATASETS if a != b and (a.startswith(b) or b.startswith(a))])
+"""
+    return session(code, environment, tmp_path_factory.mktemp("refused"))
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("checkout", "VLMEVALKIT_ROOT=/nowhere: not a checkout of VLMEvalKit"),
+        ("data", "unknown data set. Did you mean WhatsUp_Controlled_A or"),
+        ("model", "unknown model. Did you mean llava_v1.5_7b_adaptvis or"),
+        ("stock", "unknown model. Did you mean llava_v1.5_7b or"),
+        ("nothing", "give --data and --model"),
+        (
+            "argument",
+            "unknown model_args alhpa=0.5; the hyper-parameters of scalingvis are: alpha. Did you mean alpha?",
+        ),
+        ("value", "alpha=-1: a coefficient"),
+        ("form", "'alpha' is not NAME=VALUE"),
+        ("stray", "--model-args is for this plugin's models"),
+        ("settings", "the preset has no settings for it, so give alpha"),
+        ("checkpoint", "give the checkpoint: --model-args pretrained="),
+        ("config", "--config absent.json: not a JSON file"),
+        ("class", "unknown model class SteeredVML. Did you mean SteeredVLM"),
+    ],
+)
+def test_bad_input_ends_before_anything_is_loaded(refused: dict[str, Any], case: str, message: str) -> None:
+    status, errors = refused[case]
+    assert status == 2
+    assert message in errors.splitlines()[-1]
+
+
+def test_registering_again_changes_nothing(refused: dict[str, Any]) -> None:
+    found, added = refused["register"]
+    assert "VLMEvalKit ms-vlmeval" in found and added == 0
+
+
+def test_no_name_is_caught_by_a_special_case_of_the_framework(refused: dict[str, Any]) -> None:
+    from adaptvis_plugin.vlmevalkit.names import TASKS
+
+    assert refused["clash"] == []
+    assert not [
+        name for name in TASKS for part in ("mmbench", "ccbench", "circular", "mmcr", "mmt") if part in name.lower()
+    ]
+
+
+def test_models_and_data_sets_mix_with_the_frameworks_own(environment: dict[str, str], tmp_path: Path) -> None:
+    """A model of somebody else on our data, ours on other data, a `--config` file, and runs that fail."""
+    code = """
+import base64
+from adaptvis_plugin.data import load_table
+from adaptvis_plugin.vlmevalkit import register
+register()
+from vlmeval.config import supported_VLM
+from vlmeval.vlm import BaseModel
+
+class Left(BaseModel):
+    "A model of a user's own, which knows nothing of this plugin."
+    def generate_inner(self, message, dataset=None):
+        (image,), (text,) = [[item["value"] for item in message if item["type"] == kind] for kind in ("image", "text")]
+        questions.append([image, text])
+        return "Left"
+
+questions = []
+supported_VLM["left"] = functools.partial(Left)
+table = load_table("demo")
+say("own", command("--data", "WhatsUp_Demo", "--model", "left", "--limit", "4"))
+say("questions", [text for _, text in questions] == table["question"][:4])
+stored = table.cast_column("image", __import__("datasets").Image(decode=False))[0]["image"]["bytes"]
+say("bytes", open(questions[0][0], "rb").read() == stored)
+
+class Yes(Left):
+    def generate_inner(self, message, dataset=None):
+        return "Yes" if dataset == "VSR_QA" else "None"
+
+supported_VLM["yes"] = functools.partial(Yes)
+from adaptvis_plugin.data.cache import Provenance, write_table
+rows = [{**row, "set_id": None, "pair_id": None} for row in table.select(range(4))]
+write_table(rows, Provenance("coco_one", 4, "a test", "template", verified=False))
+rows = [{**row, "answer": "No" if row["id"] else "Yes", "relation": "left of"} for row in rows]
+write_table(rows, Provenance("vsr", 4, "a test", "template", verified=False))
+say("vsr", command("--data", "VSR_QA", "WhatsUp_COCO_One", "--model", "yes"))
+
+with open(os.path.join(os.environ["LMUData"], "Stock.tsv"), "w") as file:
+    print("index", "question", "A", "B", "answer", "image", sep="\\t", file=file)
+    print(0, "Is it?", "Yes", "No", "A", base64.b64encode(stored).decode(), sep="\\t", file=file)
+with open(os.path.join(os.environ["LMUData"], "Broken.tsv"), "w") as file:
+    print("index", "question", "A", "B", "answer", "image_path", sep="\\t", file=file)
+    print(0, "Is it?", "Yes", "No", "A", "/nowhere.png", sep="\\t", file=file)
+ours = ["--model", "demo_scalingvis", "--model-args", "alpha=0.5", "--judge", "exact_matching"]
+say("stock", command("--data", "Stock", *ours))
+say("broken", command("--data", "Broken", "Stock", *ours))
+say("other", command("--data", "Stock", "--model", "demo_scalingvis", "--model-args", "alpha=0.8"))
+with open("config.json", "w") as file:
+    model = {"class": "SteeredVLM", "method": "scalingvis", "pretrained": "demo", "alpha": 0.5, "batch_size": 2}
+    data = {"WhatsUp_Demo": {"class": "WhatsUpDataset", "dataset": "WhatsUp_Demo"}}
+    json.dump({"model": {"mine": model}, "data": data}, file)
+say("config", command("--config", "config.json", "--limit", "3"))
+"""
+    found = session(code, environment, tmp_path)
+    outputs = tmp_path / "outputs"
+    assert found["own"][0] == 0 and found["questions"] is True and found["bytes"] is True
+    left = json.loads((outputs / "left" / "status.json").read_text())["datasets"]["WhatsUp_Demo"]["metrics"]
+    assert (left["Overall"], left["rel_left"], left["rel_on"]) == (25, 100, 0)
+    assert found["vsr"][0] == 0
+    yes = json.loads((outputs / "yes" / "status.json").read_text())["datasets"]
+    vsr, coco = yes["VSR_QA"]["metrics"], yes["WhatsUp_COCO_One"]["metrics"]
+    assert (vsr["Overall"], vsr["standard_f1"], vsr["authors_f1"]) == (25, pytest.approx(40), 0)
+    assert vsr["rel_left of"] == vsr["cat_projective"] == 25
+    # The answer "None" is read back as text, and by the authors' rule it holds "on".
+    assert (coco["Overall"], coco["rel_on"], coco["strict_acc"]) == (25, 100, 0) and "pair_acc" not in coco
+    assert found["stock"][0] == 0 and (outputs / "demo_scalingvis" / "demo_scalingvis_Stock_trace.jsonl").exists()
+    status, errors = found["broken"]
+    assert status == 1
+    assert "failed: demo_scalingvis on Broken: " in errors and "/nowhere.png" in errors and "on Stock" not in errors
+    status, errors = found["other"]
+    assert status == 2
+    assert "were made with alpha=0.5; this run asks for alpha=0.8. Use another --work-dir" in errors
+    assert found["config"][0] == 0
+    assert json.loads((outputs / "mine" / "mine_WhatsUp_Demo_settings.json").read_text())["alpha"] == 0.5
+    assert len((outputs / "mine" / "mine_WhatsUp_Demo_trace.jsonl").read_text().splitlines()) == 3
