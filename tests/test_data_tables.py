@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from adaptvis_plugin.data import DataError, authors_split, fetch, load_table, prepare, status, vsr
+from adaptvis_plugin.data.commands import app
 from adaptvis_plugin.data.questions import check_answer, read_questions
 from adaptvis_plugin.data.settings import load_sources
 from adaptvis_plugin.data.tables import WHATSUP
@@ -20,6 +23,7 @@ from tests.data_helpers import (
     Site,
     image_bytes,
     official,
+    parquet,
     question_lines,
     serve,
     sources,
@@ -113,6 +117,26 @@ def test_vsr_from_the_network(site: Site, hub: bool) -> None:
     assert row["question"] == f"{task} The cat is under the bed."
     assert row["prompt"] == f"User: <image>\n {task} The cat is under the bed. Assistant:"
     assert site.asked("/coco/") == 5
+
+
+def test_the_mirror_is_asked_when_the_first_hub_data_set_is_gone(site: Site) -> None:
+    site.fill(hub=False)
+    site.add_hub(FACTS["whatsup_hub"][1], {"data/VG_QA_two_obj-00000-of-00001.parquet": parquet("vg_two")})
+    [origin] = prepare(["vg_two"])
+    assert origin.source == "Hub data set joaomonteirof/whatsup_all_perturbed"
+    check("vg_two")
+
+
+def test_command_line(site: Site, tmp_path: Path) -> None:
+    run = partial(CliRunner().invoke, app)
+    folder = official(tmp_path / "official")
+    done = run(["prepare", "vg_one", "vsr", "--from", str(folder)])
+    assert done.exit_code == 0
+    assert f"vg_one: 6 rows from {folder}\nvsr: 10 rows from {folder}\n" in done.output
+    listed = run(["status"]).output
+    assert "vg_one" in listed and "yes" in listed and "not prepared" in listed
+    failed = run(["prepare", "vg_two", "--from", str(tmp_path)])
+    assert failed.exit_code == 1 and "has neither vg_qa_two_obj.json nor" in " ".join(failed.output.split())
 
 
 def test_a_table_is_made_once(site: Site) -> None:
