@@ -89,9 +89,7 @@ def matches(generation: str, label: str, rule: Rule = "authors") -> bool:
     """
     label = label.strip().lower()
     if not label:
-        raise ValueError(
-            "The label is empty, and an empty label would match every answer. Give the true relation."
-        )
+        raise ValueError("The label is empty, and an empty label would match every answer. Give the true relation.")
     if rule == "authors":
         generation = generation.lower()
         return label in generation and not (label == "on" and "front" in generation)

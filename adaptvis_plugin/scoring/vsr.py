@@ -62,9 +62,7 @@ def category(relation: str) -> str:
         return _CATEGORY[relation.strip().lower()]
     except KeyError:
         known = ", ".join(sorted(_CATEGORY))
-        raise ValueError(
-            f"{relation!r} is not a relation of VSR, so it has no category. Known: {known}."
-        ) from None
+        raise ValueError(f"{relation!r} is not a relation of VSR, so it has no category. Known: {known}.") from None
 
 
 def yes_or_no(generation: str) -> bool | None:
@@ -119,9 +117,7 @@ def score(rows: Iterable[Row]) -> Scores:
     precision = _ratio(true_positive, sum(s is True for s in said))
     recall = _ratio(true_positive, sum(truth))
     positive_rate = _ratio(sum(a for a, t in zip(authors, truth, strict=True) if t), sum(truth))
-    negative_rate = _ratio(
-        sum(a for a, t in zip(authors, truth, strict=True) if not t), len(truth) - sum(truth)
-    )
+    negative_rate = _ratio(sum(a for a, t in zip(authors, truth, strict=True) if not t), len(truth) - sum(truth))
     return Scores(
         accuracy=_ratio(sum(map(is_correct, rows)), len(rows)),
         precision=precision,
