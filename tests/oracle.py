@@ -1,10 +1,12 @@
 """The slow, obvious computation that the decoder is held to.
 
 Two complete passes over the whole prompt, eager attention with the full score matrix, the last row times alpha
-before the mask, in every layer and head; then greedy decoding, one token at a time, unsteered. Nothing is shared
-with the package.
+before the mask, in every layer and head; then greedy decoding, one token at a time, unsteered. No cache: every token
+is another complete pass over everything so far, in which the same one row is steered. Nothing is shared with the
+package.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
-_gain: torch.Tensor | None = None
+_gain: torch.Tensor | None = None  # (batch, prompt tokens)
 
 
 def _eager(
@@ -22,18 +24,19 @@ def _eager(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    scaling: float,
+    scaling: float | None = None,
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     repeats = query.shape[1] // key.shape[1]
     key = key.repeat_interleave(repeats, dim=1)
     value = value.repeat_interleave(repeats, dim=1)
-    scores = query @ key.transpose(-1, -2) * scaling
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if _gain is not None:
-        scores[:, :, -1, :] *= _gain[:, None, -scores.shape[-1] :]
+        prompt = _gain.shape[1]
+        scores[:, :, prompt - 1, :prompt] *= _gain[:, None]
     if attention_mask is not None:
         scores = scores + attention_mask[..., : scores.shape[-1]]
     weights = scores.float().softmax(-1).to(query.dtype)
@@ -51,49 +54,73 @@ class OracleResult:
     sequences: torch.Tensor
 
 
+def _extended(inputs: dict[str, torch.Tensor], new: list[torch.Tensor], answer_type: int) -> dict[str, torch.Tensor]:
+    """The inputs of a pass over the prompt and the tokens generated so far, which are text."""
+    tail = torch.stack(new, 1) if new else inputs["input_ids"][:, :0]
+    ends = {
+        "input_ids": tail,
+        "attention_mask": torch.ones_like(tail),
+        "mm_token_type_ids": torch.zeros_like(tail),
+        "token_type_ids": torch.full_like(tail, answer_type),
+    }
+    return {k: torch.cat([v, ends[k].to(v.dtype)], 1) if k in ends else v for k, v in inputs.items()}
+
+
 @torch.no_grad()
 def complete_pass(
-    model: PreTrainedModel, inputs: dict[str, torch.Tensor], image_token_id: int, alpha: torch.Tensor, tokens: int
+    model: PreTrainedModel,
+    inputs: dict[str, torch.Tensor],
+    image_token_id: int,
+    alpha: torch.Tensor,
+    tokens: int,
+    *,
+    own_positions: bool = False,
+    answer_type: int = 0,
+    forbidden: Sequence[int] = (),
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One complete generation with `alpha` per row; returns (first logits, new tokens)."""
+    """One complete generation with `alpha` per row; returns (first logits, new tokens).
+
+    Args:
+        own_positions: the family derives positions from its images; it is left to do so.
+        answer_type: what `token_type_ids` calls a generated token.
+        forbidden: tokens that are never generated.
+    """
     global _gain
-    own = model.config.get_text_config()._attn_implementation
+    own = model.config.get_text_config(decoder=True)._attn_implementation
     model.set_attn_implementation({"text_config": "oracle"})
     try:
-        mask = inputs["attention_mask"]
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
         _gain = torch.where(inputs["input_ids"] == image_token_id, alpha[:, None], 1.0)
-        output = model(**inputs, position_ids=positions, use_cache=True)
-        _gain = None
-        first = output.logits[:, -1]
         eos = model.generation_config.eos_token_id
         pad = model.generation_config.pad_token_id
-        token, done, new = first.argmax(-1), torch.zeros(len(first), dtype=torch.bool), []
-        while True:
-            token = token.masked_fill(done, pad)
+        first, done = None, torch.zeros(len(alpha), dtype=torch.bool)
+        new: list[torch.Tensor] = []
+        while len(new) < tokens and not bool(done.all()):
+            batch = _extended(inputs, new, answer_type)
+            if not own_positions:
+                batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+            logits = model(**batch, use_cache=False).logits[:, -1]
+            first = logits if first is None else first
+            choice = logits.clone()
+            choice[:, list(forbidden)] = -torch.inf
+            token = choice.argmax(-1).masked_fill(done, pad)
             new.append(token)
             done |= token == eos
-            if len(new) == tokens or bool(done.all()):
-                return first, torch.stack(new, 1)
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            positions = positions[:, -1:] + 1
-            output = model(
-                input_ids=token[:, None],
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=output.past_key_values,
-                use_cache=True,
-            )
-            token = output.logits[:, -1].argmax(-1)
+        assert first is not None
+        return first, torch.stack(new, 1)
     finally:
         _gain = None
         model.set_attn_implementation({"text_config": own})
 
 
 def scaling_vis(
-    model: PreTrainedModel, inputs: dict[str, torch.Tensor], image_token_id: int, alpha: torch.Tensor, tokens: int
+    model: PreTrainedModel,
+    inputs: dict[str, torch.Tensor],
+    image_token_id: int,
+    alpha: torch.Tensor,
+    tokens: int,
+    **options: Any,
 ) -> OracleResult:
     """The authors' procedure: a plain pass for the confidence, then a complete steered one."""
-    plain, _ = complete_pass(model, inputs, image_token_id, torch.ones_like(alpha), 1)
-    first, sequences = complete_pass(model, inputs, image_token_id, alpha, tokens)
+    plain, _ = complete_pass(model, inputs, image_token_id, torch.ones_like(alpha), 1, **options)
+    first, sequences = complete_pass(model, inputs, image_token_id, alpha, tokens, **options)
     return OracleResult(first, plain.softmax(-1).amax(-1), sequences)

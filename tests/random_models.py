@@ -62,6 +62,8 @@ def random_model(
                 weight.mul_(scale)
             elif "embed_tokens" in name or "lm_head" in name:
                 weight.mul_(4)
+        # A logit of 0 is never the largest: a generated image token would want an image of its own.
+        model.lm_head.weight[IMAGE] = 0
     model.generation_config.eos_token_id = EOS
     model.generation_config.pad_token_id = PAD
     return model.eval()

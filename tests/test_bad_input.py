@@ -77,8 +77,12 @@ def test_a_text_only_model_is_refused() -> None:
 
 def test_attention_outside_the_interface_is_refused() -> None:
     model = random_model("llava")
-    decoder_class = type(model.get_decoder())
-    unsteerable = type("Home", (decoder_class,), {"_can_set_attn_implementation": classmethod(lambda cls: False)})
-    model.get_decoder().__class__ = unsteerable
-    with pytest.raises(ValueError, match="attention that cannot be steered"):
+    layer = model.get_decoder().layers[1].self_attn
+
+    class HomeMadeAttention(type(layer)):  # type: ignore[misc]
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return super().forward(*args, **kwargs)
+
+    layer.__class__ = HomeMadeAttention
+    with pytest.raises(ValueError, match="attention that cannot be steered: HomeMadeAttention does not use"):
         Decoder(model)

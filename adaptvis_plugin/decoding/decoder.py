@@ -1,9 +1,13 @@
-"""One prefill, a look at the plain model's confidence, one steered step: ScalingVis and AdaptVis for the cost of plain decoding.
+"""ScalingVis and AdaptVis at the cost of plain decoding: one prefill, a look at the confidence, one steered step.
 
 In a causal decoder only the last prompt token is steered, so the keys and values of all earlier tokens do not depend
 on alpha. The decoder therefore prefills once, plainly; reads the confidence off that pass; takes the last position back
 out of the cache; runs that one token again with its row's alpha; and goes on with ordinary greedy decoding. The two
 complete passes of the authors' code give the same logits (see tests/oracle.py) at more than twice the cost.
+
+Where earlier tokens do see the last one (PaliGemma's prefix attends both ways), or the cache holds a state that cannot
+be rolled back, a second complete pass is made, with only its last row steered. Which of the two a batch takes is read
+off the masks and the cache of its plain pass.
 """
 
 import copy
@@ -11,14 +15,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import BatchFeature, Cache, GenerationConfig, PreTrainedModel
-from transformers.generation import GenerationMode
+from transformers import BatchFeature, Cache, DynamicCache, GenerationConfig, PreTrainedModel
+from transformers.generation.configuration_utils import GenerationMode
 
-from adaptvis_plugin.decoding.attention import FirstForward
-from adaptvis_plugin.decoding.inspection import decoder_configs, decoder_layers, image_token_id
+from adaptvis_plugin.decoding.first_forward import FirstForward
+from adaptvis_plugin.decoding.inspection import inspect_model
 from adaptvis_plugin.decoding.method import Method, check_alpha
 
 
@@ -40,19 +44,43 @@ class Decoded:
 
 
 @dataclass
-class _Prefilled:
-    """A prompt in the cache: everything a further step over it needs."""
+class Statistics:
+    """What a decoder has done since it was made.
 
-    tokens: dict[str, torch.Tensor]
-    cache: Cache
+    Attributes:
+        rows: prompts decoded.
+        steered_on_cache: batches whose steered step ran on the cache of the plain pass.
+        steered_anew: batches that needed a second complete pass for it.
+    """
+
+    rows: int = 0
+    steered_on_cache: int = 0
+    steered_anew: int = 0
+
+
+@dataclass
+class _Plain:
+    """The plain pass over a batch: everything a steered pass over the same batch needs."""
+
+    inputs: dict[str, Any]
+    cache: Cache | None
     logits: torch.Tensor
     sequences: torch.Tensor
     image_columns: torch.Tensor
 
-    def back_to_last_token(self) -> None:
-        """Drop the last prompt token, and whatever was generated after it, from the cache."""
-        prompt = self.tokens["input_ids"].shape[1]
-        self.cache.crop(-(self.cache.get_seq_length() - (prompt - 1)))
+    def continuation(self) -> dict[str, Any]:
+        """Inputs for a `generate` call that runs the last prompt token again, on the cache or else on everything."""
+        if self.cache is None:
+            return self.inputs
+        input_ids = self.inputs["input_ids"]
+        self.cache.crop(-(self.cache.get_seq_length() - (input_ids.shape[1] - 1)))
+        # The prompt's tokens, what is aligned with them, and never the images again.
+        aligned = {
+            name: value
+            for name, value in self.inputs.items()
+            if isinstance(value, torch.Tensor) and (value.shape == input_ids.shape or name == "position_ids")
+        }
+        return {**aligned, "past_key_values": self.cache}
 
 
 class Decoder:
@@ -71,14 +99,15 @@ class Decoder:
 
     Example:
         >>> with Decoder(model) as decoder:
-        ...     out = decoder.generate(processor(images=images, text=prompts, return_tensors="pt"), ScalingVis(alpha=0.8))
+        ...     inputs = processor(images=images, text=prompts, return_tensors="pt")
+        ...     out = decoder.generate(inputs, ScalingVis(alpha=0.8))
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.image_token_id = image_token_id(model)
-        self._configs = decoder_configs(model)
-        self._layers = decoder_layers(model)
+        self._decoder = inspect_model(model)
+        self.image_token_id = self._decoder.image_token_id
+        self.stats = Statistics()
 
     def __enter__(self) -> "Decoder":
         return self
@@ -112,7 +141,9 @@ class Decoder:
                 decoding mode than greedy is asked for.
         """
         config = self._greedy(max_new_tokens, generation)
-        plain = self._prefill(inputs, config if method.is_plain else self._one_token(config), generation)
+        plain = self._prefill(
+            inputs, config if method.is_plain else self._one_token(config), generation, steered=not method.is_plain
+        )
         confidence = plain.logits.softmax(-1).amax(-1)
         alpha = self._steerable(plain, method.choose(confidence))
         if method.is_plain:
@@ -147,7 +178,7 @@ class Decoder:
         for value in alphas:
             check_alpha("alphas", value)
         config = self._greedy(max_new_tokens, generation)
-        plain = self._prefill(inputs, config, generation)
+        plain = self._prefill(inputs, config, generation, steered=any(alpha != 1 for alpha in alphas))
         confidence = plain.logits.softmax(-1).amax(-1)
         results = {1.0: Decoded(plain.sequences, confidence, torch.ones_like(confidence), plain.logits)}
         for value in dict.fromkeys(float(alpha) for alpha in alphas):
@@ -156,16 +187,28 @@ class Decoder:
                 results[value] = self._steer(plain, confidence, alpha, config, generation)
         return results
 
+    def _generate(self, **arguments: Any) -> Any:
+        return cast(Any, self.model).generate(**arguments)
+
     def _greedy(self, max_new_tokens: int, generation: dict[str, Any]) -> GenerationConfig:
         """The model's generation config, made greedy; the caller's own wishes must already be."""
         config = copy.deepcopy(self.model.generation_config)
         config.update(do_sample=False, num_beams=1, num_return_sequences=1, temperature=None, top_p=None, top_k=None)
         config.update(max_new_tokens=max_new_tokens, max_length=None, return_dict_in_generate=True, use_cache=True)
+        # A model's own wish for a static cache or a chunked prefill changes no answer, but neither can be steered.
+        config.update(cache_implementation=None, prefill_chunk_size=None)
+        for name in ("use_cache", "cache_implementation", "prefill_chunk_size", "past_key_values", "inputs_embeds"):
+            if generation.get(name, config.use_cache if name == "use_cache" else None) not in (None, True):
+                raise ValueError(
+                    f"{name}={generation[name]!r}: the decoder fills a dynamic cache itself, in one piece; leave it out"
+                )
         asked = copy.deepcopy(config)
         asked.update(**generation)
         if asked.get_generation_mode() != GenerationMode.GREEDY_SEARCH or asked.num_return_sequences != 1:
             options = ", ".join(f"{name}={value!r}" for name, value in generation.items())
-            raise ValueError(f"{options}: the steering methods are defined for greedy decoding; leave sampling and beams out")
+            raise ValueError(
+                f"{options}: the steering methods are defined for greedy decoding; leave sampling and beams out"
+            )
         if config.pad_token_id is None:
             eos = config.eos_token_id
             config.pad_token_id = eos[0] if isinstance(eos, list) else eos
@@ -179,8 +222,13 @@ class Decoder:
         return config
 
     def _prefill(
-        self, inputs: BatchFeature | dict[str, Any], config: GenerationConfig, generation: dict[str, Any]
-    ) -> _Prefilled:
+        self,
+        inputs: BatchFeature | dict[str, Any],
+        config: GenerationConfig,
+        generation: dict[str, Any],
+        *,
+        steered: bool,
+    ) -> _Plain:
         input_ids = inputs["input_ids"]
         attention_mask = inputs.get("attention_mask")
         if attention_mask is None:
@@ -189,17 +237,16 @@ class Decoder:
             rows = (attention_mask[:, -1] == 0).nonzero().flatten().tolist()
             raise ValueError(f"rows {rows} end in padding; pad on the left (processor.tokenizer.padding_side = 'left')")
         image_columns = input_ids == self.image_token_id
-        images = "pixel_values" in inputs and inputs["pixel_values"] is not None
-        if images and not bool(image_columns.any()):
+        if inputs.get("pixel_values") is not None and not bool(image_columns.any()):
             raise ValueError(
                 f"images were given but no prompt holds the image token (id {self.image_token_id}); build the prompts "
                 "with the processor's image token or chat template, and without truncation"
             )
         inputs = {**inputs, "attention_mask": attention_mask}
-        first = FirstForward(self.model, self._configs)
+        first = FirstForward(self.model, self._decoder, watch=steered)
         try:
             with first:
-                output = self.model.generate(**inputs, generation_config=config, **generation)
+                output = self._generate(**inputs, generation_config=config, **generation)
         except ValueError as error:
             # Every family counts its image tokens in its forward pass and raises in these words.
             if "image features and image tokens" not in str(error).lower():
@@ -209,14 +256,23 @@ class Decoder:
                 "more or fewer image tokens than images: call the processor without truncation and max_length"
             ) from error
         assert first.logits is not None
-        # A further step needs the prompt's tokens and what is aligned with them, never the images again.
-        tokens = {k: v for k, v in inputs.items() if isinstance(v, torch.Tensor) and v.shape == input_ids.shape}
-        return _Prefilled(
-            tokens, output.past_key_values, first.logits, output.sequences[:, input_ids.shape[1] :], image_columns
+        self.stats.rows += len(input_ids)
+        cache = None
+        if steered and first.last_unseen and _can_roll_back(output.past_key_values):
+            cache = output.past_key_values
+            # Some families derive positions from the images, which the steered step does not get.
+            if first.position_ids is not None:
+                inputs["position_ids"] = first.position_ids
+        return _Plain(
+            inputs,
+            cache,
+            first.logits,
+            output.sequences[:, input_ids.shape[1] :],
+            image_columns.to(first.logits.device),
         )
 
     @staticmethod
-    def _steerable(plain: _Prefilled, alpha: torch.Tensor) -> torch.Tensor:
+    def _steerable(plain: _Plain, alpha: torch.Tensor) -> torch.Tensor:
         """Set alpha to 1 in rows without an image, which nothing can steer, and say so."""
         bare = ~plain.image_columns.any(1)
         if bool((bare & (alpha != 1)).any()):
@@ -226,23 +282,25 @@ class Decoder:
 
     def _steer(
         self,
-        plain: _Prefilled,
+        plain: _Plain,
         confidence: torch.Tensor,
         alpha: torch.Tensor,
         config: GenerationConfig,
         generation: dict[str, Any],
     ) -> Decoded:
-        plain.back_to_last_token()
         gain = torch.where(plain.image_columns, alpha[:, None], 1.0)
-        with FirstForward(self.model, self._configs, gain) as first:
-            output = self.model.generate(
-                **plain.tokens, past_key_values=plain.cache, generation_config=config, **generation
-            )
-        assert first.logits is not None and first.steering is not None
-        if len(first.steering.layers) != self._layers:
-            raise RuntimeError(
-                f"steered {len(first.steering.layers)} of {self._layers} decoder layers of {type(self.model).__name__}: its "
-                "attention does not go through transformers' attention interface in every layer"
-            )
-        prompt = plain.tokens["input_ids"].shape[1]
-        return Decoded(output.sequences[:, prompt:], confidence, alpha, first.logits)
+        with FirstForward(self.model, self._decoder, gain) as first:
+            output = self._generate(**plain.continuation(), generation_config=config, **generation)
+        assert first.logits is not None
+        if plain.cache is None:
+            self.stats.steered_anew += 1
+        else:
+            self.stats.steered_on_cache += 1
+        return Decoded(output.sequences[:, plain.image_columns.shape[1] :], confidence, alpha, first.logits)
+
+
+def _can_roll_back(cache: Any) -> bool:
+    """Whether the last positions can be taken out of a cache as if they had never been there."""
+    return isinstance(cache, DynamicCache) and all(
+        layer.is_croppable and getattr(layer, "record_past", True) for layer in cache.layers
+    )

@@ -43,4 +43,6 @@ def check_alpha(name: str, value: float) -> None:
 def check_threshold(name: str, value: float) -> None:
     """Raise ValueError unless `value` is a probability to compare a confidence with."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ValueError(f"{name}={value!r}: the confidence it is compared with is a probability, so give a value in [0, 1]")
+        raise ValueError(
+            f"{name}={value!r}: the confidence it is compared with is a probability, so give a value in [0, 1]"
+        )

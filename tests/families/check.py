@@ -1,0 +1,126 @@
+"""Each family's decoder against the oracle: measured once, asserted by the tests and printed by the table."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import transformers
+
+from adaptvis_plugin.decoding import Decoder, Method
+from tests import oracle
+from tests.families import FAMILIES
+from tests.families.build import IMAGE, NOT_TEXT, Family, random_batch, random_model
+
+ALPHAS = (0.5, 2.0, 1.5)
+TEXTS = [3, 7, 5]
+NEW_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class PerRow(Method):
+    """Coefficients given row by row, whatever the confidence."""
+
+    alphas: tuple[float, ...]
+
+    def choose(self, confidence: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(self.alphas, device=confidence.device)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A family's random model on a ragged batch with a coefficient per row.
+
+    Attributes:
+        mode: how the decoder steered it.
+        difference: largest difference of a first-token logit from the oracle's.
+        confidence: largest difference of a confidence from the oracle's.
+        effect: largest change of a first-token logit by steering.
+        same_text: whether every generated token is the oracle's.
+        plain_difference: largest difference from `generate` with alpha 1 in every row.
+        same_plain_text: whether the generated tokens are those of `generate`.
+        steered: names of the steered modules.
+    """
+
+    mode: str
+    difference: float
+    confidence: float
+    effect: float
+    same_text: bool
+    plain_difference: float
+    same_plain_text: bool
+    steered: tuple[str, ...]
+
+
+@cache
+def measure(name: str) -> Measured:
+    """Hold one family to the oracle."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # nothing here is large enough to share among threads
+    try:
+        return _measure(FAMILIES[name])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(family: Family) -> Measured:
+    model: Any = random_model(family)
+    inputs = random_batch(family, TEXTS)
+    options: dict[str, Any] = {
+        "own_positions": family.own_positions,
+        "answer_type": family.prefix_types[2],
+        "forbidden": NOT_TEXT,
+    }
+    expected = oracle.scaling_vis(model, inputs, IMAGE, torch.tensor(ALPHAS), NEW_TOKENS, **options)
+    unsteered, _ = oracle.complete_pass(model, inputs, IMAGE, torch.ones(len(TEXTS)), 1, **options)
+
+    decoder = Decoder(model)
+    out = decoder.generate(inputs, PerRow(ALPHAS), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
+    mode = "one prefill" if decoder.stats.steered_on_cache else "two passes"
+    # PerRow does not know that ones are the plain model, so this takes the steered path.
+    ones = decoder.generate(inputs, PerRow((1.0,) * len(TEXTS)), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
+    plain = model.generate(
+        **inputs,
+        max_new_tokens=NEW_TOKENS,
+        do_sample=False,
+        suppress_tokens=NOT_TEXT,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    return Measured(
+        mode=mode,
+        difference=float((out.first_logits - expected.first_logits).abs().max()),
+        confidence=float((out.confidence - expected.confidence).abs().max()),
+        effect=float((expected.first_logits - unsteered).abs().max()),
+        same_text=torch.equal(out.sequences, expected.sequences),
+        plain_difference=float((ones.first_logits - plain.logits[0]).abs().max()),
+        same_plain_text=torch.equal(ones.sequences, plain.sequences[:, inputs["input_ids"].shape[1] :]),
+        steered=tuple(n for n, module in model.named_modules() if module in decoder._decoder.attention),
+    )
+
+
+def inspected(architecture: str) -> str:
+    """What inspection says of a family's default configuration, on a model without weights.
+
+    The configurations are too large to run, so whether prefixes see the last token remains to be read off the masks.
+    """
+    cls = getattr(transformers, architecture)
+    config = cls.config_class()
+    with torch.device("meta"):
+        model = cls(config)
+    try:
+        decoder = Decoder(model)
+    except ValueError as error:
+        reason = (
+            str(error)
+            .removeprefix(architecture)
+            .removeprefix(":")
+            .removesuffix("; it cannot be steered exactly and is refused")
+        )
+        return f"refused: {reason.strip()}"
+    return "two passes (recurrent state)" if decoder._decoder.recurrent else "one prefill, if the masks allow it"
+
+
+def refusal(family: Family) -> str:
+    """The reason why a family is refused."""
+    return inspected(family.architecture).removeprefix("refused: ")

@@ -1,0 +1,66 @@
+"""Every supported family against the oracle, and every refusal with its reason."""
+
+from pathlib import Path
+
+import pytest
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from tests.families import FAMILIES, REFUSED
+from tests.families.__main__ import measured_table
+from tests.families.build import TEXT, Family
+from tests.families.check import measure, refusal
+
+TOLERANCE = 1e-4
+DOCUMENT = Path(__file__).parent.parent / "docs" / "families.md"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family_equals_two_complete_eager_passes(name: str) -> None:
+    measured = measure(name)
+    assert measured.effect > 100 * TOLERANCE, "steering must be visible for the comparison to mean anything"
+    assert measured.difference <= TOLERANCE
+    assert measured.confidence <= TOLERANCE
+    assert measured.same_text
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_alpha_one_is_plain_generate(name: str) -> None:
+    measured = measure(name)
+    assert measured.plain_difference <= TOLERANCE
+    assert measured.same_plain_text
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_mode_is_found_by_looking_at_the_model(name: str) -> None:
+    assert measure(name).mode == FAMILIES[name].mode
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_attention_layer_of_the_text_decoder_is_steered_and_no_other(name: str) -> None:
+    text = FAMILIES[name].config["text_config"]
+    kinds = text.get("layer_types", ["full_attention"] * text.get("num_hidden_layers", TEXT["num_hidden_layers"]))
+    steered = measure(name).steered
+    assert len(steered) == sum(kind not in ("linear_attention", "conv") for kind in kinds)
+    assert not [module for module in steered if "vis" in module or "perceiver" in module or "resampler" in module]
+
+
+@pytest.mark.parametrize("family", REFUSED, ids=lambda family: family.name)
+def test_what_cannot_be_steered_exactly_is_refused_with_the_reason(family: Family) -> None:
+    assert family.mode in refusal(family)
+
+
+def test_at_least_24_families_are_tested_and_the_named_ones_among_them() -> None:
+    assert len({name.split(" ")[0] for name in FAMILIES}) >= 24
+    named = (
+        "llava llava_next llava_onevision vipllava qwen2_vl qwen2_5_vl qwen3_vl internvl idefics3 smolvlm gemma3 "
+        "mistral3 aya_vision glm4v paligemma"
+    )
+    assert set(named.split()) <= set(FAMILIES)
+    assert "mllama" in {family.name for family in REFUSED}
+
+
+def test_the_documentation_s_table_is_this_result() -> None:
+    document = DOCUMENT.read_text()
+    assert measured_table() in document, "run: python -m tests.families > docs/families.md"
+    missing = [kind for kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES if f"| {kind} " not in document]
+    assert not missing
