@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     data = home / "LMUData"
     data.mkdir()
     own = {"HOME": str(home), "LMUData": str(data), "ADAPTVIS_CACHE": str(home / "tables"), "HF_HUB_OFFLINE": "1"}
-    return {**os.environ, **own, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    return {**os.environ, **own, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
 def vlmeval(environment: dict[str, str], work_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -45,7 +46,32 @@ def metrics(work_dir: Path, model: str) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def scored(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def lmms_eval(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+    """The same model and data under lmms-eval, running beside the fixture `scored`, and its folder."""
+    folder = tmp_path_factory.mktemp("lmms_eval")
+    command: list[str | Path] = [
+        BIN / "lmms-eval",
+        "--model",
+        "llava_adaptvis",
+        "--tasks",
+        "whatsup_demo",
+        "--limit",
+        str(LIMIT),
+    ]
+    command += ["--model_args", "pretrained=demo", "--batch_size", "1", "--log_samples", "--output_path", folder]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process,
+    ):
+        yield process, folder
+
+
+@pytest.fixture(scope="module")
+def scored(
+    environment: dict[str, str], lmms_eval: object, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
     """The three methods in one run: the folder, and what was printed."""
     folder = tmp_path_factory.mktemp("scored")
     models = ("demo_baseline", "demo_scalingvis", "demo_adaptvis")
@@ -70,17 +96,24 @@ def test_every_method_is_scored_without_a_judge(scored: tuple[Path, str]) -> Non
         assert len(pd.read_excel(folder / model / f"{model}_{DATA}.xlsx")) == LIMIT
 
 
-def test_the_frameworks_summary_knows_the_metrics_without_the_plugin(
-    scored: tuple[Path, str], environment: dict[str, str]
+def test_importing_the_plugin_has_no_effect_and_the_summary_needs_none(
+    scored: tuple[Path, str], environment: dict[str, str], tmp_path: Path
 ) -> None:
     code = """
-import json, sys
+import json, ssl, sys, torch
+import adaptvis_plugin.cli, adaptvis_plugin.vlmevalkit.launch, adaptvis_plugin.vlmevalkit.registration
+imported = [name for name in sys.modules if name.split(".")[0] == "vlmeval"]
+effects = [not torch.is_grad_enabled(), ssl._create_default_https_context is ssl._create_unverified_context]
+print(json.dumps([imported, effects]))
 from vlmeval.smp import collect_run_benchmark_report
 print(json.dumps(collect_run_benchmark_report(sys.argv[1])))
 """
+    own = {**environment, "HOME": str(tmp_path)}
     command = [sys.executable, "-c", code, str(scored[0] / "demo_adaptvis")]
-    printed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=True).stdout
-    (row,) = json.loads(printed.splitlines()[-1])
+    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=400, check=True)
+    before, report = map(json.loads, [line for line in done.stdout.splitlines() if line.startswith("[")])
+    assert before == [[], [False, False]]
+    (row,) = report
     assert row["primary_metric"] == "Overall"
     assert row["primary_metric_value"] == metrics(scored[0], "demo_adaptvis")["Overall"]
 
@@ -99,15 +132,12 @@ def test_confidence_and_alpha_of_every_row_are_kept(scored: tuple[Path, str]) ->
 
 
 def test_lmms_eval_gives_the_same_answers_and_scores(
-    scored: tuple[Path, str], environment: dict[str, str], tmp_path: Path
+    scored: tuple[Path, str], lmms_eval: tuple["subprocess.Popen[bytes]", Path]
 ) -> None:
-    command = ["lmms-eval", "--model", "llava_adaptvis", "--tasks", "whatsup_demo", "--model_args", "pretrained=demo"]
-    command += ["--limit", str(LIMIT), "--batch_size", "1", "--log_samples", "--output_path", str(tmp_path)]
-    command[0] = str(BIN / "lmms-eval")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    (results,) = tmp_path.glob("*/*_results.json")
-    (samples,) = tmp_path.glob("*/*_samples_whatsup_demo.jsonl")
-    assert done.returncode == 0
+    process, folder = lmms_eval
+    assert process.wait(timeout=400) == 0, (folder / "log").read_text()[-3000:]
+    (results,) = folder.glob("*/*_results.json")
+    (samples,) = folder.glob("*/*_samples_whatsup_demo.jsonl")
     other = sorted(map(json.loads, samples.read_text().splitlines()), key=lambda sample: sample["doc_id"])
     rows = trace(scored[0], "demo_adaptvis")
     assert [row["prediction"] for row in rows] == [sample["filtered_resps"] for sample in other]

@@ -45,19 +45,6 @@ def session(code: str, environment: dict[str, str], folder: Path, *arguments: st
     return found
 
 
-def test_importing_the_adapter_has_no_effect(environment: dict[str, str], tmp_path: Path) -> None:
-    code = """
-import adaptvis_plugin.vlmevalkit, adaptvis_plugin.vlmevalkit.commands, adaptvis_plugin.vlmevalkit.launch, ssl, torch
-say("modules", [name for name in sys.modules if name.split(".")[0] == "vlmeval"])
-say("effects", [not torch.is_grad_enabled(), ssl._create_default_https_context is ssl._create_unverified_context])
-"""
-    environment = {**environment, "HOME": str(tmp_path)}
-    environment.pop("LMUData")
-    found = session(code, environment, tmp_path)
-    assert found == {"modules": [], "effects": [False, False]}
-    assert not (tmp_path / "LMUData").exists()
-
-
 @pytest.fixture(scope="module")
 def refused(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     code = """

@@ -1,11 +1,12 @@
 """Runs VLMEvalKit's own runner with this plugin's models and data sets in place, and reports what became of it."""
 
+import contextlib
 import difflib
 import functools
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,25 @@ def launch(framework: Framework, arguments: list[str], model_args: Mapping[str, 
                 Trace(work_dir / name, name, dataset).check(settings)
     prepare(dict.fromkeys(table_of(dataset) for dataset in data.values() if dataset in TASKS))
     start = datetime.now().astimezone()
-    run.main()
+    with _registered({name: keywords for name, keywords in models.items() if keywords is not None and model_args}):
+        run.main()
     if int(os.environ.get("RANK", 0)):
         return []  # only the first process writes down what happened
     return [problem for name in models for problem in _problems(work_dir, name, data, start)]
+
+
+@contextlib.contextmanager
+def _registered(models: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+    """Registers models of this plugin with other arguments, for the time of one run."""
+    from vlmeval.config import supported_VLM
+    from vlmeval.vlm import SteeredVLM
+
+    before = {name: supported_VLM[name] for name in models}
+    supported_VLM.update({name: functools.partial(SteeredVLM, **keywords) for name, keywords in models.items()})
+    try:
+        yield
+    finally:
+        supported_VLM.update(before)
 
 
 def _named(name: str, arguments: Arguments, dataset: str) -> dict[str, Any]:
@@ -85,9 +101,7 @@ def _combinations(
         if registered is None and options.base_url is None:
             raise ValueError(f"--model {name}: unknown model{_near(name, supported_VLM)}")
         if registered is not None and registered.func is SteeredVLM:
-            keywords = {**registered.keywords, **model_args}
-            supported_VLM[name] = functools.partial(SteeredVLM, **keywords)
-            own[name] = keywords
+            own[name] = {**registered.keywords, **model_args}
     if model_args and not any(own.values()):
         raise ValueError(f"--model-args is for this plugin's models, and {', '.join(options.model)} are none")
     return own, {name: name for name in options.data}
