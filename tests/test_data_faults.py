@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from adaptvis_plugin.data import DataError, fetch, load_table, prepare, status
 from tests.data_helpers import (
@@ -149,7 +149,11 @@ def png_bomb() -> bytes:
     [(jpeg(1)[:-100], "cannot be decoded"), (b"", "cannot be decoded"), (QUOTA, "HTML page"), (png_bomb(), "pixels")],
     ids=["truncated", "empty", "html", "bomb"],
 )
-def test_bad_pictures(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, picture: bytes, words: str) -> None:
+@pytest.mark.parametrize("lenient", [False, True], ids=["", "in lmms-eval, which makes Pillow lenient"])
+def test_bad_pictures(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, picture: bytes, words: str, lenient: bool
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     without_checksum(site, monkeypatch, tmp_path, "vg_one")
     site.routes["/drive/vg_images.tar.gz"] = make_tar({**IMAGES, "vg_images/140.jpg": picture})
     refused("vg_one", words, "row 2")

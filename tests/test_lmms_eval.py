@@ -1,6 +1,7 @@
 """The lmms-eval adapter inside the framework's own evaluator, on the embedded model and demo scenes."""
 
 import copy
+from functools import cache
 from typing import Any
 
 import lmms_eval.models
@@ -17,13 +18,25 @@ from adaptvis_plugin.lmms_eval.plugin import model_names
 LIMIT = 24
 
 
+@cache
+def manager() -> TaskManager:
+    """Reading lmms-eval's two thousand task files takes longer than any run here."""
+    return TaskManager()
+
+
 def evaluate(model: str, tasks: list[str] | None = None, limit: int = LIMIT, **arguments: Any) -> dict[str, Any]:
     """Run lmms-eval in this process."""
     gen_kwargs = arguments.pop("gen_kwargs", "")
     batch_size = arguments.pop("batch_size", 8)
     model_args = ",".join(f"{k}={v}" for k, v in {"pretrained": "demo", **arguments}.items())
     results = simple_evaluate(
-        model, model_args, tasks or ["whatsup_demo"], batch_size=batch_size, limit=limit, gen_kwargs=gen_kwargs
+        model=model,
+        model_args=model_args,
+        tasks=tasks or ["whatsup_demo"],
+        batch_size=batch_size,
+        limit=limit,
+        gen_kwargs=gen_kwargs,
+        task_manager=manager(),
     )
     assert isinstance(results, dict)
     return results
@@ -51,7 +64,7 @@ def test_every_model_is_registered_as_a_chat_model() -> None:
 
 
 def test_the_tasks_are_found_without_a_flag() -> None:
-    assert {"whatsup_demo", "whatsup_demo_val", "whatsup_demo_test"} <= set(TaskManager().all_subtasks)
+    assert {"whatsup_demo", "whatsup_demo_val", "whatsup_demo_test"} <= set(manager().all_subtasks)
     assert "pope" in TaskManager(include_path="/nowhere").all_subtasks
 
 
@@ -98,9 +111,9 @@ def test_several_tasks_keep_their_own_settings(tmp_path: Any) -> None:
     for file in (TASKS / "whatsup_demo").iterdir():
         (tmp_path / file.name).symlink_to(file)
     results = simple_evaluate(
-        "llava_scalingvis",
-        f"pretrained=demo,preset={preset}",
-        ["whatsup_demo", "whatsup_demo_again"],
+        model="llava_scalingvis",
+        model_args=f"pretrained=demo,preset={preset}",
+        tasks=["whatsup_demo", "whatsup_demo_again"],
         batch_size=8,
         limit=8,
         task_manager=TaskManager(include_path=str(tmp_path)),
@@ -163,8 +176,13 @@ def test_unusable_model_args_fail_the_run(model: str, arguments: dict[str, Any],
 def requests_for(documents: list[dict[str, Any]], model: SteeredModel, messages: Any) -> list[Instance]:
     model.task_dict = {"whatsup_demo": {"test": documents}}
     return [
-        Instance("generate_until", (d["question"], messages, {"max_new_tokens": 4}, i, "whatsup_demo", "test"), i)
-        for i, d in enumerate(documents)
+        Instance(
+            request_type="generate_until",
+            arguments=(document["question"], messages, {"max_new_tokens": 4}, i, "whatsup_demo", "test"),
+            idx=0,
+            metadata={"task": "whatsup_demo", "doc_id": i, "repeats": 1},
+        )
+        for i, document in enumerate(documents)
     ]
 
 

@@ -34,6 +34,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from PIL import Image
 
+from adaptvis_plugin.images import decode
+
 if TYPE_CHECKING:
     import datasets
 
@@ -163,7 +165,7 @@ def check_image(data: bytes, name: str) -> None:
                     f"The image {name} claims {image.width} x {image.height} pixels; more than "
                     f"{MAX_PIXELS:,} are refused. Fetch the original again."
                 )
-            image.load()
+            decode(image)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         head = "an HTML page" if data.lstrip()[:1] == b"<" else f"{len(data)} bytes"
         raise DataError(

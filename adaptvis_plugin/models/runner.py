@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from adaptvis_plugin.decoding import Decoder, Method
+from adaptvis_plugin.images import decode
 from adaptvis_plugin.methods import hyper_parameters
 from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.models.presets import Preset, PromptStyle, Values, choose_method, find_preset, load_preset
@@ -184,8 +185,8 @@ def read_image(image: str | Image.Image) -> Image.Image:
     """
     if isinstance(image, str):
         with Image.open(image) as opened:
-            return opened.convert("RGB")
-    return image.convert("RGB")
+            return decode(opened).convert("RGB")
+    return decode(image).convert("RGB")
 
 
 def _before(text: str, until: Sequence[str]) -> str:
