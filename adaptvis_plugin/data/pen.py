@@ -33,9 +33,7 @@ def shade(colour: Colour, factor: float) -> Colour:
 class Pen:
     """Draws outlined shapes in the units of one box of the picture."""
 
-    def __init__(
-        self, draw: ImageDraw.ImageDraw, left: float, top: float, width: float, height: float, edge: float
-    ):
+    def __init__(self, draw: ImageDraw.ImageDraw, left: float, top: float, width: float, height: float, edge: float):
         """Place the box; ``edge`` is the outline's width in pixels of the (supersampled) picture."""
         self.draw, self.left, self.top = draw, left, top
         self.x_unit, self.y_unit, self.edge = width / 100, height / 100, max(1, round(edge))
@@ -50,18 +48,14 @@ class Pen:
             outlined: bool = True) -> None:  # fmt: skip
         """An upright rectangle, its corners rounded by ``round_by`` units."""
         edge = shade(fill, 0.55) if outlined else None
-        self.draw.rounded_rectangle(
-            self._corners(x0, y0, x1, y1), round_by * self.x_unit, fill, edge, self.edge
-        )
+        self.draw.rounded_rectangle(self._corners(x0, y0, x1, y1), round_by * self.x_unit, fill, edge, self.edge)
 
     def oval(self, x0: float, y0: float, x1: float, y1: float, fill: Colour, outlined: bool = True) -> None:
         """An ellipse in the given corners."""
         edge = shade(fill, 0.55) if outlined else None
         self.draw.ellipse(self._corners(x0, y0, x1, y1), fill, edge, self.edge)
 
-    def wedge(
-        self, x0: float, y0: float, x1: float, y1: float, start: float, end: float, fill: Colour
-    ) -> None:
+    def wedge(self, x0: float, y0: float, x1: float, y1: float, start: float, end: float, fill: Colour) -> None:
         """A slice of an ellipse, not outlined; the angles run clockwise from three o'clock."""
         self.draw.pieslice(self._corners(x0, y0, x1, y1), start, end, fill)
 
