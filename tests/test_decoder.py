@@ -93,7 +93,9 @@ def test_a_sweep_equals_separate_runs(family: str) -> None:
 def test_alpha_one_is_plain_generate(family: str, method: Baseline | ScalingVis | AdaptVis) -> None:
     model = random_model(family, seed=5)
     inputs = random_batch(model, [3, 7], seed=5)
-    plain = model.generate(**inputs, max_new_tokens=8, do_sample=False, output_logits=True, return_dict_in_generate=True)
+    plain = model.generate(
+        **inputs, max_new_tokens=8, do_sample=False, output_logits=True, return_dict_in_generate=True
+    )
     out = Decoder(model).generate(inputs, method, max_new_tokens=8)
     assert torch.equal(out.sequences, plain.sequences[:, inputs["input_ids"].shape[1] :])
     torch.testing.assert_close(out.first_logits, plain.logits[0], atol=TOLERANCE, rtol=0)
@@ -208,10 +210,10 @@ def test_two_decoders_on_two_models_do_not_disturb_each_other() -> None:
     first, second = random_model("llava", seed=29), random_model("llava_next", seed=31)
     inputs = [random_batch(model, [5, 7], seed=29) for model in (first, second)]
     alone = [
-        Decoder(model).generate(batch, ScalingVis(alpha=a), max_new_tokens=5)
+        Decoder(model, prefix_bytes=0).generate(batch, ScalingVis(alpha=a), max_new_tokens=5)
         for model, batch, a in ((first, inputs[0], 0.5), (second, inputs[1], 2.0))
     ]
-    with Decoder(first) as one, Decoder(second) as two:
+    with Decoder(first, prefix_bytes=0) as one, Decoder(second, prefix_bytes=0) as two:
         for _ in range(2):
             a = one.generate(inputs[0], ScalingVis(alpha=0.5), max_new_tokens=5)
             b = two.generate(inputs[1], ScalingVis(alpha=2.0), max_new_tokens=5)

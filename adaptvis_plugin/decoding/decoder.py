@@ -14,16 +14,19 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, cast
 
 import torch
-from transformers import BatchFeature, Cache, DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import BatchFeature, GenerationConfig, PreTrainedModel
 from transformers.generation.configuration_utils import GenerationMode
 
 from adaptvis_plugin.decoding.first_forward import FirstForward
 from adaptvis_plugin.decoding.inspection import inspect_model
 from adaptvis_plugin.decoding.method import Method, check_alpha
+from adaptvis_plugin.decoding.plain_pass import Plain, plain_pass
+from adaptvis_plugin.decoding.prefix import SharedPrefixes
 
 
 @dataclass(frozen=True)
@@ -51,36 +54,13 @@ class Statistics:
         rows: prompts decoded.
         steered_on_cache: batches whose steered step ran on the cache of the plain pass.
         steered_anew: batches that needed a second complete pass for it.
+        prefixes_reused: prompts whose image and beginning were not computed for them but for another prompt before.
     """
 
     rows: int = 0
+    prefixes_reused: int = 0
     steered_on_cache: int = 0
     steered_anew: int = 0
-
-
-@dataclass
-class _Plain:
-    """The plain pass over a batch: everything a steered pass over the same batch needs."""
-
-    inputs: dict[str, Any]
-    cache: Cache | None
-    logits: torch.Tensor
-    sequences: torch.Tensor
-    image_columns: torch.Tensor
-
-    def continuation(self) -> dict[str, Any]:
-        """Inputs for a `generate` call that runs the last prompt token again, on the cache or else on everything."""
-        if self.cache is None:
-            return self.inputs
-        input_ids = self.inputs["input_ids"]
-        self.cache.crop(-(self.cache.get_seq_length() - (input_ids.shape[1] - 1)))
-        # The prompt's tokens, what is aligned with them, and never the images again.
-        aligned = {
-            name: value
-            for name, value in self.inputs.items()
-            if isinstance(value, torch.Tensor) and (value.shape == input_ids.shape or name == "position_ids")
-        }
-        return {**aligned, "past_key_values": self.cache}
 
 
 class Decoder:
@@ -93,6 +73,11 @@ class Decoder:
     Args:
         model: a model whose text decoder is causal, keeps a cache that can be cropped, and routes its attention
             through transformers' attention interface.
+        prefix_bytes: memory for the keys and values of images, and of what stands before them, that later batches
+            may ask about again (see `prefix`); 0 shares nothing.
+
+    Attributes:
+        stats: what was done so far.
 
     Raises:
         ValueError: if the model has no image token or its attention cannot be steered exactly; the message says why.
@@ -103,11 +88,12 @@ class Decoder:
         ...     out = decoder.generate(inputs, ScalingVis(alpha=0.8))
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, prefix_bytes: int = 2**30) -> None:
         self.model = model
         self._decoder = inspect_model(model)
         self.image_token_id = self._decoder.image_token_id
         self.stats = Statistics()
+        self._prefixes = SharedPrefixes(model, prefix_bytes)
 
     def __enter__(self) -> "Decoder":
         return self
@@ -119,6 +105,7 @@ class Decoder:
 
     def close(self) -> None:
         """Let go of the model, which is as it was before. A closed decoder cannot be used again."""
+        self._prefixes.store.clear()
         del self.model
 
     @torch.inference_mode()
@@ -187,9 +174,6 @@ class Decoder:
                 results[value] = self._steer(plain, confidence, alpha, config, generation)
         return results
 
-    def _generate(self, **arguments: Any) -> Any:
-        return cast(Any, self.model).generate(**arguments)
-
     def _greedy(self, max_new_tokens: int, generation: dict[str, Any]) -> GenerationConfig:
         """The model's generation config, made greedy; the caller's own wishes must already be."""
         config = copy.deepcopy(self.model.generation_config)
@@ -228,7 +212,7 @@ class Decoder:
         generation: dict[str, Any],
         *,
         steered: bool,
-    ) -> _Plain:
+    ) -> Plain:
         input_ids = inputs["input_ids"]
         attention_mask = inputs.get("attention_mask")
         if attention_mask is None:
@@ -243,36 +227,26 @@ class Decoder:
                 "with the processor's image token or chat template, and without truncation"
             )
         inputs = {**inputs, "attention_mask": attention_mask}
-        first = FirstForward(self.model, self._decoder, watch=steered)
-        try:
-            with first:
-                output = self._generate(**inputs, generation_config=config, **generation)
-        except ValueError as error:
-            # Every family counts its image tokens in its forward pass and raises in these words.
-            if "image features and image tokens" not in str(error).lower():
-                raise
-            raise ValueError(
-                f"the prompts' image tokens do not fit the images ({error}); a prompt may have been truncated, or hold "
-                "more or fewer image tokens than images: call the processor without truncation and max_length"
-            ) from error
-        assert first.logits is not None
         self.stats.rows += len(input_ids)
-        cache = None
-        if steered and first.last_unseen and _can_roll_back(output.past_key_values):
-            cache = output.past_key_values
-            # Some families derive positions from the images, which the steered step does not get.
-            if first.position_ids is not None:
-                inputs["position_ids"] = first.position_ids
-        return _Plain(
-            inputs,
-            cache,
-            first.logits,
-            output.sequences[:, input_ids.shape[1] :],
-            image_columns.to(first.logits.device),
-        )
+        rows = self._prefixes.cut(inputs, image_columns)
+        run = partial(plain_pass, self.model, self._decoder, generation=generation)
+        if rows is not None and self._prefixes.tried:
+            fill = partial(run, config=self._one_token(config), steered=False, watch=True)
+            begun = self._prefixes.begin(rows, cast(int, config.pad_token_id), lambda batch: fill(batch).causal_cache)
+            if begun is not None:
+                plain = run(begun.inputs, config=config, steered=steered)
+                if plain.cache is not None or not steered:
+                    self.stats.prefixes_reused += begun.reused
+                    return plain
+                self._prefixes.give_up()
+                rows = None
+        plain = run(inputs, config=config, steered=steered, watch=rows is not None)
+        if rows is not None:
+            self._prefixes.keep(rows, plain.causal_cache, plain.inputs_embeds)
+        return plain
 
     @staticmethod
-    def _steerable(plain: _Plain, alpha: torch.Tensor) -> torch.Tensor:
+    def _steerable(plain: Plain, alpha: torch.Tensor) -> torch.Tensor:
         """Set alpha to 1 in rows without an image, which nothing can steer, and say so."""
         bare = ~plain.image_columns.any(1)
         if bool((bare & (alpha != 1)).any()):
@@ -282,7 +256,7 @@ class Decoder:
 
     def _steer(
         self,
-        plain: _Plain,
+        plain: Plain,
         confidence: torch.Tensor,
         alpha: torch.Tensor,
         config: GenerationConfig,
@@ -290,17 +264,10 @@ class Decoder:
     ) -> Decoded:
         gain = torch.where(plain.image_columns, alpha[:, None], 1.0)
         with FirstForward(self.model, self._decoder, gain) as first:
-            output = self._generate(**plain.continuation(), generation_config=config, **generation)
+            output = cast(Any, self.model).generate(**plain.continuation(), generation_config=config, **generation)
         assert first.logits is not None
         if plain.cache is None:
             self.stats.steered_anew += 1
         else:
             self.stats.steered_on_cache += 1
         return Decoded(output.sequences[:, plain.image_columns.shape[1] :], confidence, alpha, first.logits)
-
-
-def _can_roll_back(cache: Any) -> bool:
-    """Whether the last positions can be taken out of a cache as if they had never been there."""
-    return isinstance(cache, DynamicCache) and all(
-        layer.is_croppable and getattr(layer, "record_past", True) for layer in cache.layers
-    )

@@ -27,10 +27,12 @@ class FirstForward:
         gain: see `Steering`; None leaves the pass as it is.
         watch: keep the masks the attention layers get, and let the cache remember what a sliding window or a
             convolution would otherwise forget, so that positions can be taken back out of it.
+        embeddings: keep what the text decoder is given in place of tokens.
 
     Attributes:
         logits: of the last position, shape (batch, vocabulary), fp32.
         position_ids: the positions the pass was given, or None; the last axis is the prompt.
+        inputs_embeds: what the text decoder was given, if asked for; shape (batch, prompt tokens, hidden size).
     """
 
     def __init__(
@@ -40,13 +42,16 @@ class FirstForward:
         gain: torch.Tensor | None = None,
         *,
         watch: bool = False,
+        embeddings: bool = False,
     ) -> None:
         self._model = model
         self._decoder = decoder
         self._watch = watch
+        self._embeddings = embeddings
         self._gain = gain
         self.logits: torch.Tensor | None = None
         self.position_ids: torch.Tensor | None = None
+        self.inputs_embeds: torch.Tensor | None = None
         self._masks: dict[int, torch.Tensor] = {}
         self._unreadable = False
 
@@ -78,6 +83,10 @@ class FirstForward:
             self._watchers = [
                 module.register_forward_pre_hook(self._look, with_kwargs=True) for module in self._decoder.attention
             ]
+        if self._embeddings:
+            self._watchers.append(
+                self._decoder.module.register_forward_pre_hook(self._keep_embeddings, with_kwargs=True)
+            )
         if self._gain is not None:
             self._own = [config._attn_implementation for config in self._decoder.configs]
             for config, own in zip(self._decoder.configs, self._own, strict=True):
@@ -119,6 +128,9 @@ class FirstForward:
     def _visible(self) -> Iterator[torch.Tensor]:
         for mask in self._masks.values():
             yield mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+
+    def _keep_embeddings(self, module: nn.Module, arguments: Any, options: dict[str, Any]) -> None:
+        self.inputs_embeds = options.get("inputs_embeds")
 
     def _look(self, module: nn.Module, arguments: Any, options: dict[str, Any]) -> None:
         mask = options.get("attention_mask")

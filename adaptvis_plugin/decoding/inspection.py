@@ -41,6 +41,7 @@ class TextDecoder:
             hold this id, and no others.** Features that stand for the end of a row of patches (LLaVA-NeXT's newline)
             take such a position and count; separators, row and tile markers, and begin- or end-of-image tokens that
             are words of the vocabulary do not; video tokens have an id of their own and do not.
+        module: the text decoder itself.
         attention: its attention layers, every one of which must be steered.
         configs: the distinct configs from which those layers and their masks read the attention implementation.
         recurrent: whether some layers keep a state that cannot take a position back. They have no attention logits, so
@@ -48,6 +49,7 @@ class TextDecoder:
     """
 
     image_token_id: int
+    module: nn.Module
     attention: frozenset[nn.Module]
     configs: tuple[PreTrainedConfig, ...]
     recurrent: bool
@@ -98,6 +100,7 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
     ]
     return TextDecoder(
         image_token_id=image_token,
+        module=decoder,
         attention=attention,
         configs=tuple({id(config): config for config in [text, *configs]}.values()),
         recurrent=bool(_RECURRENT & set(getattr(text, "layer_types", None) or ())),

@@ -15,8 +15,8 @@ the first table to the code.
 
 **Image columns** are the prompt positions that hold the image placeholder of the model's config (`image_token_id` or
 `image_token_index`), and no others. Features that close a row of patches (LLaVA-NeXT's newline) take such a position
-and count. Separators, row and tile markers, begin- and end-of-image tokens are words of the vocabulary and do not; video
-tokens have an id of their own and are not image tokens. Layers without attention logits (linear attention,
+and count. Separators, row and tile markers, begin- and end-of-image tokens are words of the vocabulary and do not;
+video tokens have an id of their own and are not image tokens. Layers without attention logits (linear attention,
 convolutions) have nothing to steer.
 
 **One prefill**: the steered step runs on the cache of the plain pass. **Two passes**: a second complete pass of which

@@ -4,6 +4,7 @@ Every family has the same tiny text decoder shape where its config allows, image
 the vocabulary below. A row is a beginning, its images (each in the family's own frame of tokens), and a text.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,7 @@ def random_model(family: Family, seed: int = 0) -> PreTrainedModel:
     torch.manual_seed(seed)
     cls: type[PreTrainedModel] = getattr(transformers, family.architecture)
     config_class: type[PreTrainedConfig] = cls.config_class  # type: ignore[assignment]
-    model: PreTrainedModel = cls(config_class(**family.config)).eval()
+    model: PreTrainedModel = cls(config_class(**copy.deepcopy(family.config))).eval()
     with torch.no_grad():
         for name, weight in model.get_decoder().named_parameters():
             _widen(name, weight, family.scale)

@@ -118,7 +118,7 @@ FAMILIES = [
         model_type="glm4v_text",
     ),
     _family("glm4v_moe", "Glm4vMoeForConditionalGeneration", GLM_VISION, **MOE, head_dim=16),
-    _family("glm_ocr", "GlmOcrForConditionalGeneration", GLM_VISION, head_dim=16),
+    _family("glm_ocr", "GlmOcrForConditionalGeneration", GLM_VISION),
     _family(
         "qwen3_5",
         "Qwen3_5ForConditionalGeneration",
