@@ -39,8 +39,8 @@ def random_model(
 ) -> PreTrainedModel:
     """A random LLaVA-1.5 (`llava`) or LLaVA-1.6 (`llava_next`).
 
-    Freshly initialised weights attend almost uniformly, so that steering would change next to nothing; `scale` widens the
-    query and key projections until attention is as peaked as a trained model's.
+    Freshly initialised weights attend almost uniformly, so that steering would change next to nothing; `scale` widens
+    the query and key projections until attention is as peaked as a trained model's.
     """
     torch.manual_seed(seed)
     vision, text = _parts(heads, kv_heads, layers)

@@ -37,6 +37,22 @@ def test_sampling_and_beams_are_refused(options: dict[str, Any], method: Method)
         Decoder(model).generate(random_batch(model, [3]), method, **options)
 
 
+@pytest.mark.parametrize(
+    "options", [{"use_cache": False}, {"cache_implementation": "static"}, {"prefill_chunk_size": 8}]
+)
+def test_other_caches_are_refused(options: dict[str, Any]) -> None:
+    model = random_model("llava")
+    with pytest.raises(ValueError, match=f"{next(iter(options))}: .*fills a dynamic cache itself"):
+        Decoder(model).generate(random_batch(model, [3]), ScalingVis(alpha=0.5), **options)
+
+
+def test_a_model_that_wants_another_cache_is_refused() -> None:
+    model = random_model("llava")
+    model.generation_config.cache_implementation = "static"
+    with pytest.raises(ValueError, match="cache_implementation: .*the model's generation_config"):
+        Decoder(model).generate(random_batch(model, [3]), ScalingVis(alpha=0.5))
+
+
 def test_a_model_that_samples_by_default_is_decoded_greedily() -> None:
     model = random_model("llava")
     inputs = random_batch(model, [3])

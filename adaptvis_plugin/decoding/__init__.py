@@ -1,12 +1,12 @@
 """Training-free attention steering: the methods, and a decoder that applies them at the cost of one prefill.
 
-    attention       the formula, as a function for transformers' attention interface
-    first_forward   steers or watches a single forward pass of a model
-    inspection      which models can be steered exactly, and why not the others
-    plain_pass      the unsteered pass, and whether its cache can carry the steered one
-    prefix          rows that ask about the same image compute it once
-    decoder         puts these together
-    method          what a method is; each method is a file of its own
+attention       the formula, as a function for transformers' attention interface
+first_forward   steers or watches a single forward pass of a model
+inspection      which models can be steered exactly, and why not the others
+plain_pass      the unsteered pass, and whether its cache can carry the steered one
+prefix          rows that ask about the same image compute it once
+decoder         puts these together
+method          what a method is; each method is a file of its own
 """
 
 from adaptvis_plugin.decoding.adaptvis import AdaptVis

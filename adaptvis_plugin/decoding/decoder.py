@@ -71,8 +71,7 @@ class Decoder:
     `FirstForward`); between calls the model is as it was.
 
     Args:
-        model: a model whose text decoder is causal, keeps a cache that can be cropped, and routes its attention
-            through transformers' attention interface.
+        model: a model that steering is exact for; `inspection` says which, docs/families.md lists them.
         prefix_bytes: memory for the keys and values of images, and of what stands before them, that later batches
             may ask about again (see `prefix`); 0 shares nothing.
 
@@ -179,19 +178,19 @@ class Decoder:
         config = copy.deepcopy(self.model.generation_config)
         config.update(do_sample=False, num_beams=1, num_return_sequences=1, temperature=None, top_p=None, top_k=None)
         config.update(max_new_tokens=max_new_tokens, max_length=None, return_dict_in_generate=True, use_cache=True)
-        # A model's own wish for a static cache or a chunked prefill changes no answer, but neither can be steered.
-        config.update(cache_implementation=None, prefill_chunk_size=None)
-        for name in ("use_cache", "cache_implementation", "prefill_chunk_size", "past_key_values", "inputs_embeds"):
-            if generation.get(name, config.use_cache if name == "use_cache" else None) not in (None, True):
-                raise ValueError(
-                    f"{name}={generation[name]!r}: the decoder fills a dynamic cache itself, in one piece; leave it out"
-                )
         asked = copy.deepcopy(config)
         asked.update(**generation)
         if asked.get_generation_mode() != GenerationMode.GREEDY_SEARCH or asked.num_return_sequences != 1:
             options = ", ".join(f"{name}={value!r}" for name, value in generation.items())
             raise ValueError(
                 f"{options}: the steering methods are defined for greedy decoding; leave sampling and beams out"
+            )
+        wishes = {"use_cache": asked.use_cache is not False, "past_key_values": "past_key_values" not in generation}
+        wishes |= {name: getattr(asked, name) is None for name in ("cache_implementation", "prefill_chunk_size")}
+        for name in (name for name, fits in wishes.items() if not fits):
+            raise ValueError(
+                f"{name}: the decoder fills a dynamic cache itself, in one piece; leave it out, and out of the model's "
+                "generation_config"
             )
         if config.pad_token_id is None:
             eos = config.eos_token_id

@@ -1,7 +1,7 @@
 """Small random models of real families, and batches as their processors return them.
 
-Every family has the same tiny text decoder shape where its config allows, images of 32 x 32 pixels in 8 x 8 patches, and
-the vocabulary below. A row is a beginning, its images (each in the family's own frame of tokens), and a text.
+Every family has the same tiny text decoder shape where its config allows, images of 32 x 32 pixels in 8 x 8 patches,
+and the vocabulary below. A row is a beginning, its images (each in the family's own frame of tokens), and a text.
 """
 
 import copy
@@ -80,8 +80,8 @@ class Family:
 def random_model(family: Family, seed: int = 0) -> PreTrainedModel:
     """A random model of the family.
 
-    Freshly initialised weights attend almost uniformly, so that steering would change next to nothing; the query and key
-    projections (or, where these are normalised, the norms' weights) are widened until attention is as peaked as a
+    Freshly initialised weights attend almost uniformly, so that steering would change next to nothing; the query and
+    key projections (or, where these are normalised, the norms' weights) are widened until attention is as peaked as a
     trained model's, and the embeddings until tokens differ.
     """
     torch.manual_seed(seed)
