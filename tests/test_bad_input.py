@@ -42,14 +42,14 @@ def test_sampling_and_beams_are_refused(options: dict[str, Any], method: Method)
 )
 def test_other_caches_are_refused(options: dict[str, Any]) -> None:
     model = random_model("llava")
-    with pytest.raises(ValueError, match=f"{next(iter(options))}: .*fills a dynamic cache itself"):
+    with pytest.raises(ValueError, match=rf"{next(iter(options))}: .*fills a dynamic cache itself"):
         Decoder(model).generate(random_batch(model, [3]), ScalingVis(alpha=0.5), **options)
 
 
 def test_a_model_that_wants_another_cache_is_refused() -> None:
     model = random_model("llava")
     model.generation_config.cache_implementation = "static"
-    with pytest.raises(ValueError, match="cache_implementation: .*the model's generation_config"):
+    with pytest.raises(ValueError, match=r"cache_implementation: .*the model's generation_config"):
         Decoder(model).generate(random_batch(model, [3]), ScalingVis(alpha=0.5))
 
 
