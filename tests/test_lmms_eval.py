@@ -4,6 +4,7 @@ import copy
 from functools import cache
 from typing import Any
 
+import datasets
 import lmms_eval.models
 import pytest
 import torch
@@ -99,6 +100,29 @@ def test_both_prompts_are_answered() -> None:
     assert rows(paper) != rows(chat)
 
 
+def test_the_runs_figures_are_in_the_results(adaptvis: dict[str, Any]) -> None:
+    figures, answers = adaptvis["throughput"], rows(adaptvis)
+    assert figures["avg_rows_per_second"] > 0
+    assert figures["avg_rows_smoothed"] == sum(alpha < 1 for _, _, alpha in answers) / LIMIT
+    assert figures["avg_rows_sharpened"] == sum(alpha > 1 for _, _, alpha in answers) / LIMIT
+    shares = {name: share for name, share in figures.items() if name.startswith("avg_confidence_")}
+    assert len(shares) == 10 and sum(shares.values()) == pytest.approx(1)
+    surest = sum(confidence >= 0.9 for _, confidence, _ in answers) / LIMIT
+    assert shares["avg_confidence_0.9_to_1.0"] == pytest.approx(surest)
+
+
+def test_questions_about_one_picture_are_asked_together(model: SteeredModel) -> None:
+    pictures = [Image.effect_noise((128, 128), spread).convert("RGB") for spread in (20, 40)]
+    rows = [{"question": f"Where is thing {i}?", "image": pictures[i % 2], "image_id": str(i % 2)} for i in range(8)]
+    documents = datasets.Dataset.from_list(rows, features=None)
+    requests = requests_for(documents, model, messages_with_image)
+    batches = list(model._batches(requests, list(range(8))))
+    assert batches == [[0, 2], [4, 6], [1, 3], [5, 7]]
+    alone = [model.generate_until(requests_for(documents.select([i]), model, messages_with_image))[0] for i in range(8)]
+    requests = requests_for(documents, model, messages_with_image)
+    assert [r.text for r in model.generate_until(requests)] == [r.text for r in alone]
+
+
 def test_several_tasks_keep_their_own_settings(tmp_path: Any) -> None:
     preset = tmp_path / "two.yaml"
     preset.write_text(
@@ -173,7 +197,7 @@ def test_unusable_model_args_fail_the_run(model: str, arguments: dict[str, Any],
         evaluate(model, limit=4, **arguments)
 
 
-def requests_for(documents: list[dict[str, Any]], model: SteeredModel, messages: Any) -> list[Instance]:
+def requests_for(documents: Any, model: SteeredModel, messages: Any) -> list[Instance]:
     model.task_dict = {"whatsup_demo": {"test": documents}}
     return [
         Instance(

@@ -6,6 +6,7 @@ A table is one Arrow file with the pictures in it, read by memory map, so nothin
 |---|---|---|
 | id | int | row number in the source's order |
 | image | `datasets.Image` | the source's own bytes, not re-encoded |
+| image_id | str | a hash of the picture; the same for rows that show the same one |
 | question | str | the bare question, as a chat model gets it |
 | prompt | str | the paper's whole prompt, with ``<image>`` |
 | answer | str | the label as the authors write it: ``Left``, ``Yes`` |
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import os
@@ -142,7 +144,7 @@ def write_table(rows: Iterable[Mapping[str, Any]], origin: Provenance) -> None:
     written = 0
     try:
         with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for batch in _batches(features.encode_example(dict(row)) for row in rows):
+            for batch in _batches(_encoded(features, row) for row in rows):
                 writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
                 written += len(batch)
         if written != origin.rows:
@@ -173,6 +175,12 @@ def check_image(data: bytes, name: str) -> None:
         ) from error
 
 
+def _encoded(features: datasets.Features, row: Mapping[str, Any]) -> dict[str, Any]:
+    example: dict[str, Any] = features.encode_example({**row, "image_id": ""})
+    example["image_id"] = hashlib.blake2b(example["image"]["bytes"], digest_size=8).hexdigest()
+    return example
+
+
 def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     while batch := list(islice(rows, _BATCH)):
         yield batch
@@ -186,6 +194,7 @@ def _features() -> datasets.Features:
         {
             "id": Value("int64"),
             "image": Image(),
+            "image_id": text,
             "question": text,
             "prompt": text,
             "answer": text,

@@ -6,9 +6,11 @@
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Hashable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,16 +20,21 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from lmms_eval.protocol import ChatMessages
 from tqdm import tqdm
+from transformers import BatchFeature
 
+from adaptvis_plugin.decoding.decoder import Statistics
 from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
 from adaptvis_plugin.methods import METHODS
-from adaptvis_plugin.models.runner import Question, Runner, Setup, positive, read_image
+from adaptvis_plugin.models.runner import Answer, Question, Runner, Setup, positive, read_image
 
 ARGUMENTS = ("pretrained", "preset", "prompt", "batch_size", "dtype")
 """Model arguments to suggest when a misspelt one is given."""
 
 GREEDY = {"do_sample": (False, None), "num_beams": (1, None), "temperature": (0, 0.0, None)}
 """Generation options that may only have these values: the methods are defined for greedy decoding."""
+
+LENGTH_BUCKET = 64
+"""Characters of a question within which lengths count as the same when batches are formed."""
 
 NO_EFFECT = ("top_p", "top_k")
 """Generation options that say nothing about greedy decoding, and that many tasks set all the same."""
@@ -125,15 +132,16 @@ class SteeredModel(lmms):
             groups[method, repr(sorted(plans[-1][1].items()))].append(place)
 
         results: list[GenerationResult | None] = [None] * len(requests)
-        elapsed, tokens = 0.0, 0
+        done: list[Answer] = []
+        elapsed = 0.0
         with tqdm(total=len(requests), desc=f"{self.method} decoding", disable=self.rank != 0) as progress:
             for places in groups.values():
                 method, options = plans[places[0]]
-                for batch in self._batches(requests, places):
-                    questions = [self._question(requests[place]) for place in batch]
+                for batch, questions, encoded in self._ahead(requests, places):
                     start = time.perf_counter()
-                    answers = self.runner.answer(questions, method, **options)
+                    answers = self.runner.answer(questions, method, encoded, **options)
                     elapsed += time.perf_counter() - start
+                    done += answers
                     for place, answer in zip(batch, answers, strict=True):
                         counts = SteeredCounts(
                             input_tokens=answer.input_tokens,
@@ -142,18 +150,53 @@ class SteeredModel(lmms):
                             alpha=answer.alpha,
                         )
                         results[place] = GenerationResult(answer.text, counts)
-                        tokens += answer.output_tokens
                         context, _, given, *_ = requests[place].args
                         self.cache_hook.add_partial("generate_until", (context, given), answer.text)
                     progress.update(len(batch))
-        log_metrics(total_elapsed_time=elapsed, total_gen_tokens=tokens, avg_speed=tokens / elapsed if elapsed else 0.0)
+        if done:
+            tokens = sum(answer.output_tokens for answer in done)
+            log_metrics(elapsed, tokens, tokens / elapsed, figures(done, elapsed, self.runner.decoder.stats))
         return [result for result in results if result is not None]
 
+    def _ahead(
+        self, requests: list[Instance], places: list[int]
+    ) -> Iterator[tuple[list[int], list[Question], BatchFeature]]:
+        """The batches, each read and preprocessed in a thread while the model decodes the one before."""
+
+        def load(batch: list[int]) -> tuple[list[int], list[Question], BatchFeature]:
+            questions = [self._question(requests[place]) for place in batch]
+            return batch, questions, self.runner.encode(questions)
+
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            following: Future[tuple[list[int], list[Question], BatchFeature]] | None = None
+            for batch in self._batches(requests, places):
+                current, following = following, reader.submit(load, batch)
+                if current is not None:
+                    yield current.result()
+            if following is not None:
+                yield following.result()
+
     def _batches(self, requests: list[Instance], places: list[int]) -> Iterator[list[int]]:
-        """Batches of questions of similar length, so that little of a batch is padding."""
-        by_length = sorted(places, key=lambda place: -len(requests[place].args[0]))
-        for start in range(0, len(by_length), self.batch_size):
-            yield by_length[start : start + self.batch_size]
+        """Batches of questions of about the same length and, within that, of the same picture.
+
+        Little of a batch is then padding, and rows that share a picture share its prefill. Where the data does not say
+        which rows do, they stay in its order, in which questions about one picture mostly follow each other.
+        """
+
+        def order(place: int) -> tuple[int, str]:
+            context, _, _, doc_id, task, split = requests[place].args
+            return -(len(context) // LENGTH_BUCKET), self._pictures(task, split).get(doc_id, "")
+
+        ordered = sorted(places, key=order)
+        for start in range(0, len(ordered), self.batch_size):
+            yield ordered[start : start + self.batch_size]
+
+    @cache  # noqa: B019  # a model lives as long as its run
+    def _pictures(self, task: str, split: str) -> dict[int, str]:
+        """Row -> what identifies its picture, where the data says so."""
+        documents = self.task_dict[task][split]
+        known = "image_id" in getattr(documents, "column_names", ())
+        return dict(enumerate(documents["image_id"])) if known else {}
 
     def _question(self, request: Instance) -> Question:
         context, doc_to_messages, _, doc_id, task, split = request.args
@@ -175,6 +218,19 @@ class SteeredModel(lmms):
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Refuse: the methods are defined for one question and one answer."""
         raise ValueError(f"{self.method} answers single questions; tasks of several rounds are not supported")
+
+
+def figures(answers: Sequence[Answer], seconds: float, stats: Statistics) -> dict[str, float]:
+    """What a run did, for lmms-eval's summary of throughput: rates, shares of rows, and the confidences' histogram."""
+    rows = len(answers)
+    counts = Counter(min(int(answer.confidence * 10), 9) for answer in answers)
+    return {
+        "rows_per_second": rows / seconds,
+        "prefix_reuse_rate": stats.prefixes_reused / stats.rows if stats.rows else 0.0,
+        "rows_smoothed": sum(answer.alpha < 1 for answer in answers) / rows,
+        "rows_sharpened": sum(answer.alpha > 1 for answer in answers) / rows,
+        **{f"confidence_{tenth / 10:.1f}_to_{(tenth + 1) / 10:.1f}": counts[tenth] / rows for tenth in range(10)},
+    }
 
 
 def generation_options(options: dict[str, Any], task: str) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """A model under one method, as every framework's adapter uses it: questions with images in, answers out."""
 
 import difflib
+import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from PIL import Image
+from transformers import BatchFeature
 
 from adaptvis_plugin.decoding import Decoder, Method
 from adaptvis_plugin.images import decode
@@ -14,6 +18,8 @@ from adaptvis_plugin.methods import hyper_parameters
 from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.models.presets import Preset, PromptStyle, Values, choose_method, find_preset, load_preset
 from adaptvis_plugin.models.prompts import chat_text, encode, paper_prompt, paper_text
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,12 +112,16 @@ class Runner:
     Args:
         setup: what is asked of it.
         **loading: see `load_model`.
+
+    Attributes:
+        most_rows: the most rows that are decoded at once; shrinks when memory runs out.
     """
 
     def __init__(self, setup: Setup, **loading: Any) -> None:
         self.setup = setup
         self.model, self.processor = load_model(setup.pretrained, **loading)
         self.decoder = Decoder(self.model)
+        self.most_rows = sys.maxsize
 
     def render(self, messages: list[dict[str, Any]], question: str, prompt: str | None = None) -> str:
         """A question as the text the processor takes.
@@ -128,19 +138,50 @@ class Runner:
             return chat_text(self.processor, messages)
         return paper_text(self.processor, prompt or paper_prompt(question))
 
-    def answer(self, questions: Sequence[Question], method: Method, **generation: Any) -> list[Answer]:
+    def encode(self, questions: Sequence[Question]) -> BatchFeature:
+        """The processor's part of a batch, which a caller may do ahead, in another thread.
+
+        Raises:
+            ValueError: see `prompts.encode`.
+        """
+        return encode(self.processor, [q.text for q in questions], [q.images for q in questions])
+
+    def answer(
+        self, questions: Sequence[Question], method: Method, encoded: BatchFeature | None = None, **generation: Any
+    ) -> list[Answer]:
         """Decode a batch; a stop string ends an answer and is not part of it.
+
+        A batch that does not fit into memory is decoded in halves, and so are all later ones of its size; a row's
+        answer does not depend on the rows beside it.
 
         Args:
             questions: the batch.
             method: see `Setup.choose`.
+            encoded: the batch as `encode` returns it, if that was done ahead.
             **generation: see `Decoder.generate`.
 
         Raises:
             ValueError: see `encode` and `Decoder.generate`.
+            RuntimeError: if a single row does not fit into memory.
         """
-        inputs = encode(self.processor, [q.text for q in questions], [q.images for q in questions])
-        inputs = inputs.to(self.model.device, dtype=self.model.dtype)
+        if len(questions) <= self.most_rows:
+            try:
+                return self._decode(encoded or self.encode(questions), method, generation)
+            except RuntimeError as error:
+                if len(questions) == 1 or not should_reduce_batch_size(error):
+                    raise
+                self.most_rows = len(questions) // 2
+                log.warning(
+                    "%d rows do not fit into memory; going on with %d at a time", len(questions), self.most_rows
+                )
+        # Not in the handler: the error holds on to the tensors of the batch that did not fit.
+        clear_device_cache(garbage_collection=True)
+        rows = self.most_rows
+        parts = [questions[start : start + rows] for start in range(0, len(questions), rows)]
+        return [answer for part in parts for answer in self.answer(part, method, **generation)]
+
+    def _decode(self, encoded: BatchFeature, method: Method, generation: dict[str, Any]) -> list[Answer]:
+        inputs = encoded.to(self.model.device, dtype=self.model.dtype)
         until = generation.get("stop_strings", [])
         tokenizer = {"tokenizer": self.processor.tokenizer} if until else {}
         out = self.decoder.generate(inputs, method, **generation, **tokenizer)
