@@ -26,7 +26,7 @@ SHAPES = {
 }
 
 
-def random_llava(shape: Shape, device: str) -> PreTrainedModel:
+def random_llava(shape: Shape, device: str, attention: str) -> PreTrainedModel:
     """A LLaVA-1.5 of a shape with random weights, which never ends an answer early."""
     width, inner, layers, heads = shape.vision
     vision = CLIPVisionConfig(
@@ -55,14 +55,15 @@ def random_llava(shape: Shape, device: str) -> PreTrainedModel:
             model: PreTrainedModel = LlavaForConditionalGeneration(config).eval()
     finally:
         torch.set_default_dtype(torch.float32)
+    model.set_attn_implementation(attention)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
     return model
 
 
-def random_batch(model: PreTrainedModel, rows: int, images: int = 1) -> dict[str, torch.Tensor]:
+def random_batch(model: PreTrainedModel, rows: int, images: int = 1, seed: int = 0) -> dict[str, torch.Tensor]:
     """Rows of `images` images (576 tokens each) and 30 text tokens."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     text = torch.randint(10, 30000, (rows, TEXT_TOKENS), generator=generator)
     image = torch.full((rows, 576 * images), IMAGE)
     ids = torch.cat([text[:, :1], image, text[:, 1:]], 1)

@@ -11,6 +11,7 @@ from tests.families import FAMILIES
 from tests.families.build import NOT_TEXT, random_batch, random_model
 
 TOLERANCE = 1e-4
+ROOM = 2**30  # a twentieth of a tiny model, the default, holds no prefix at all
 SHARING = ["llava", "vipllava", "llava_next", "llava_onevision", "idefics3", "smolvlm", "deepseek_vl"]
 METHODS: list[Method] = [Baseline(), ScalingVis(alpha=0.5), AdaptVis(0.5, 1.5, 0.4)]
 
@@ -41,7 +42,7 @@ def same(a: Any, b: Any) -> None:
 @pytest.mark.parametrize("name", SHARING)
 def test_sharing_changes_nothing(name: str, method: Method) -> None:
     model = random_model(FAMILIES[name])
-    shared, apart = Decoder(model), Decoder(model, prefix_bytes=0)
+    shared, apart = Decoder(model, prefix_bytes=ROOM), Decoder(model, prefix_bytes=0)
     batches = [
         questions(name, [4, 2], [0, 1], seed=6),  # the first batch only looks whether sharing is exact
         questions(name, [3, 9, 5, 1], [2, 2, 5, 2]),  # within a batch
@@ -60,7 +61,7 @@ def test_sharing_changes_nothing(name: str, method: Method) -> None:
 def test_a_sweep_shares_too() -> None:
     model = random_model(FAMILIES["llava"])
     batch = questions("llava", [3, 9, 5], [0, 1, 0])
-    shared = Decoder(model)
+    shared = Decoder(model, prefix_bytes=ROOM)
     shared.generate(questions("llava", [2], [2]), Baseline())
     sweep = shared.sweep(batch, [0.5, 2.0], max_new_tokens=5, suppress_tokens=NOT_TEXT)
     apart = Decoder(model, prefix_bytes=0).sweep(batch, [0.5, 2.0], max_new_tokens=5, suppress_tokens=NOT_TEXT)
@@ -73,7 +74,7 @@ def test_another_image_or_another_beginning_is_not_shared() -> None:
     model = random_model(FAMILIES["llava"])
     batch = questions("llava", [3, 3], [0, 0])
     batch["pixel_values"][1, 0, 0, 0] += 1e-3
-    decoder = Decoder(model)
+    decoder = Decoder(model, prefix_bytes=ROOM)
     for _ in range(2):
         decoder.generate(questions("llava", [2], [2]), Baseline())
     assert decoder.stats.prefixes_reused == 1
@@ -89,7 +90,7 @@ def test_families_that_cannot_share_or_do_are_right_all_the_same(name: str) -> N
     family = FAMILIES[name]
     model = random_model(family)
     batch = random_batch(family, [3, 7], [1, 1])
-    shared, apart = Decoder(model), Decoder(model, prefix_bytes=0)
+    shared, apart = Decoder(model, prefix_bytes=ROOM), Decoder(model, prefix_bytes=0)
     for _ in range(2):
         same(*(d.generate(batch, ScalingVis(alpha=0.5), suppress_tokens=NOT_TEXT) for d in (shared, apart)))
 

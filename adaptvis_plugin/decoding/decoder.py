@@ -73,7 +73,8 @@ class Decoder:
     Args:
         model: a model that steering is exact for; `inspection` says which, docs/families.md lists them.
         prefix_bytes: memory for the keys and values of images, and of what stands before them, that later batches
-            may ask about again (see `prefix`); 0 shares nothing.
+            may ask about again (see `prefix`); 0 shares nothing. By default a twentieth of the model's own size, so
+            that peak memory stays near that of plain decoding.
 
     Attributes:
         stats: what was done so far.
@@ -87,12 +88,13 @@ class Decoder:
         ...     out = decoder.generate(inputs, ScalingVis(alpha=0.8))
     """
 
-    def __init__(self, model: PreTrainedModel, *, prefix_bytes: int = 2**30) -> None:
+    def __init__(self, model: PreTrainedModel, *, prefix_bytes: int | None = None) -> None:
         self.model = model
         self._decoder = inspect_model(model)
         self.image_token_id = self._decoder.image_token_id
         self.stats = Statistics()
-        self._prefixes = SharedPrefixes(model, prefix_bytes)
+        capacity = model.get_memory_footprint() // 20 if prefix_bytes is None else prefix_bytes
+        self._prefixes = SharedPrefixes(model, capacity)
 
     def __enter__(self) -> "Decoder":
         return self
@@ -104,8 +106,12 @@ class Decoder:
 
     def close(self) -> None:
         """Let go of the model, which is as it was before. A closed decoder cannot be used again."""
-        self._prefixes.store.clear()
+        self.forget_prefixes()
         del self.model
+
+    def forget_prefixes(self) -> None:
+        """Free the memory that prefixes of earlier batches take."""
+        self._prefixes.store.clear()
 
     @torch.inference_mode()
     def generate(

@@ -175,6 +175,7 @@ class Runner:
                     "%d rows do not fit into memory; going on with %d at a time", len(questions), self.most_rows
                 )
         # Not in the handler: the error holds on to the tensors of the batch that did not fit.
+        self.decoder.forget_prefixes()
         clear_device_cache(garbage_collection=True)
         rows = self.most_rows
         parts = [questions[start : start + rows] for start in range(0, len(questions), rows)]

@@ -74,7 +74,7 @@ def _measure(family: Family) -> Measured:
     expected = oracle.scaling_vis(model, inputs, IMAGE, torch.tensor(ALPHAS), NEW_TOKENS, **options)
     unsteered, _ = oracle.complete_pass(model, inputs, IMAGE, torch.ones(len(TEXTS)), 1, **options)
 
-    decoder = Decoder(model)
+    decoder = Decoder(model, prefix_bytes=2**30)
     out = decoder.generate(inputs, PerRow(ALPHAS), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
     mode = "one prefill" if decoder.stats.steered_on_cache else "two passes"
     # PerRow does not know that ones are the plain model, so this takes the steered path.

@@ -1,0 +1,53 @@
+"""What steering adds as prompts and batches grow, as a picture."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks.decoding import PLAIN, ways
+from benchmarks.measure import in_turn, ratio, table
+from benchmarks.shapes import SHAPES, random_batch, random_llava
+
+IMAGES = (1, 2, 4, 8)
+BATCHES = (1, 2, 4, 8)
+SHOWN = ("ScalingVis", "AdaptVis", "sweep over 6 alphas")
+
+
+def measure(shape: str, device: str, attention: str, tokens: int, rounds: int) -> dict[str, Any]:
+    """Time over plain for 1 to 8 images in a prompt at batch 1, and for batches of 1 to 8 with one image each."""
+    model = random_llava(SHAPES[shape], device, attention)
+
+    def over_plain(rows: int, images: int) -> dict[str, float]:
+        chosen = {name: work for name, work in ways(model, tokens).items() if name in (PLAIN, *SHOWN)}
+        seconds = in_turn(chosen, lambda number: random_batch(model, rows, images, seed=number), rounds, device)
+        return {name: ratio(seconds[name], seconds[PLAIN]) for name in SHOWN}
+
+    return {
+        "image tokens": {str(576 * images): over_plain(1, images) for images in IMAGES},
+        "batch size": {str(rows): over_plain(rows, 1) for rows in BATCHES},
+    }
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """Draw both curves side by side."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    for axis, (title, points) in zip(figure.subplots(1, 2, sharey=True), report.items(), strict=True):
+        for name in SHOWN:
+            axis.plot(list(points), [point[name] for point in points.values()], marker="o", label=name)
+        axis.axhline(1, color="grey", linewidth=0.8)
+        axis.set_xlabel(title)
+        axis.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("time over plain generate")
+    figure.axes[0].set_ylim(bottom=0)
+    figure.axes[1].legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The same in numbers."""
+    parts = []
+    for title, points in report.items():
+        rows = [[name, *(f"{point[name]:.2f}" for point in points.values())] for name in SHOWN]
+        parts.append(table([f"time / plain by {title}", *points], rows))
+    return "\n\n".join(parts) + "\n"
