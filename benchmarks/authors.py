@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from adaptvis_plugin.decoding import AdaptVis
@@ -39,9 +39,7 @@ AttentionInterface.register("authors", _eager_with_last_row)
 AttentionMaskInterface.register("authors", eager_mask)
 
 
-def two_complete_generations(
-    model: PreTrainedModel, batch: dict[str, torch.Tensor], method: AdaptVis, tokens: int
-) -> torch.Tensor:
+def two_complete_generations(model: Any, batch: dict[str, torch.Tensor], method: AdaptVis, tokens: int) -> torch.Tensor:
     """Answer a batch as the authors' code does; returns the sequences with the prompt."""
     global _gain
     own = model.config.get_text_config()._attn_implementation

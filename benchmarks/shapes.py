@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 
-IMAGE = 32000
+IMAGE, BOS = 32000, 1
 TEXT_TOKENS = 30
 
 
@@ -66,6 +66,7 @@ def random_batch(model: PreTrainedModel, rows: int, images: int = 1, seed: int =
     generator = torch.Generator().manual_seed(seed)
     text = torch.randint(10, 30000, (rows, TEXT_TOKENS), generator=generator)
     image = torch.full((rows, 576 * images), IMAGE)
+    text[:, 0] = BOS
     ids = torch.cat([text[:, :1], image, text[:, 1:]], 1)
     pixels = torch.randn(rows * images, 3, 336, 336, generator=generator)
     return {

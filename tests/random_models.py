@@ -1,5 +1,7 @@
 """Small random models of the real families, and batches in the shape their processors return."""
 
+from typing import Any
+
 import torch
 from transformers import (
     CLIPVisionConfig,
@@ -36,7 +38,7 @@ def _parts(heads: int, kv_heads: int, layers: int) -> tuple[CLIPVisionConfig, Ll
 
 def random_model(
     family: str, *, heads: int = 4, kv_heads: int = 4, layers: int = 3, seed: int = 0, scale: float = 6.0
-) -> PreTrainedModel:
+) -> Any:  # the stubs do not know that such a model generates
     """A random LLaVA-1.5 (`llava`) or LLaVA-1.6 (`llava_next`).
 
     Freshly initialised weights attend almost uniformly, so that steering would change next to nothing; `scale` widens
@@ -45,17 +47,19 @@ def random_model(
     torch.manual_seed(seed)
     vision, text = _parts(heads, kv_heads, layers)
     if family == "llava":
-        config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE, vision_feature_layer=-2)
-        model: PreTrainedModel = LlavaForConditionalGeneration(config)
-    else:
-        config = LlavaNextConfig(
-            vision_config=vision,
-            text_config=text,
-            image_token_index=IMAGE,
-            vision_feature_layer=-2,
-            image_grid_pinpoints=[[32, 64], [64, 32], [64, 64]],
+        model: Any = LlavaForConditionalGeneration(
+            LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE, vision_feature_layer=-2)
         )
-        model = LlavaNextForConditionalGeneration(config)
+    else:
+        model = LlavaNextForConditionalGeneration(
+            LlavaNextConfig(
+                vision_config=vision,
+                text_config=text,
+                image_token_index=IMAGE,
+                vision_feature_layer=-2,
+                image_grid_pinpoints=[[32, 64], [64, 32], [64, 64]],
+            )
+        )
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "language_model" in name and ("q_proj" in name or "k_proj" in name):

@@ -191,7 +191,7 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_the_model_is_left_as_it_was_when_the_steered_pass_fails() -> None:
     model = random_model("llava", seed=23)
     inputs = random_batch(model, [5], seed=23)
-    calls = []
+    calls: list[None] = []
 
     def fail_on_second_pass(*_: object) -> None:
         calls.append(None)

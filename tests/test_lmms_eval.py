@@ -219,7 +219,8 @@ def messages_with_image(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def model() -> SteeredModel:
-    return lmms_eval.models.get_model("llava_scalingvis")(pretrained="demo", prompt="chat", batch_size=2, alpha=0.5)
+    kind: type[SteeredModel] = lmms_eval.models.get_model("llava_scalingvis")
+    return kind(pretrained="demo", prompt="chat", batch_size=2, alpha=0.5)
 
 
 def test_an_unreadable_image_fails_the_run_and_is_named(model: SteeredModel, tmp_path: Any) -> None:

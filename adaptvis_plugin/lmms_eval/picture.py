@@ -12,7 +12,9 @@ RIGHT, WRONG = "#1b7837", "#b2182b"
 
 
 def draw_answers(answers: pd.DataFrame, path: Path, per_relation: int = 2) -> None:
-    """Draw scenes of every relation: first those on which the methods differ, then those on which they agree.
+    """Draw scenes of every relation: in turn one on which the methods differ and one on which they agree.
+
+    Which of them is right plays no part in the choice.
 
     Args:
         answers: columns method, doc_id, answer, confidence, alpha; the same rows for every method.
@@ -24,17 +26,19 @@ def draw_answers(answers: pd.DataFrame, path: Path, per_relation: int = 2) -> No
     rows = pd.DataFrame(
         {"differ": by_row.nunique(axis=1) > 1, "relation": [table[i]["relation"] for i in by_row.index]}
     )
-    # Where the methods differ there is something to see; which of them is right plays no part in the choice.
-    order = rows.sort_values("differ", ascending=False, kind="stable")
-    chosen = order.groupby("relation", sort=False).head(per_relation).sort_values("relation", kind="stable").index
+    rows["turn"] = rows.groupby(["relation", "differ"]).cumcount()
+    rows = rows.sort_values(["turn", "differ"], ascending=[True, False], kind="stable")
+    chosen = rows.groupby("relation").head(per_relation).sort_values("relation", kind="stable").index
 
-    columns = len(chosen) // per_relation
-    figure = Figure(figsize=(3.1 * columns, 3.9 * per_relation), layout="constrained")
+    columns = -(-len(chosen) // per_relation)
+    figure = Figure(figsize=(3 * columns, 4 * per_relation))
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.94, bottom=0.09, wspace=0.05, hspace=0.36)
     axes = figure.subplots(per_relation, columns, squeeze=False).T.flatten()
-    for axis, doc_id in zip(axes, chosen, strict=True):
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, doc_id in zip(axes, chosen, strict=False):
         document = table[int(doc_id)]
         axis.imshow(document["image"])
-        axis.set_axis_off()
         question, _, options = document["question"].partition("? ")
         axis.set_title(f"{question}?\n{options}", fontsize=8)
         for line, answer in enumerate(answers[answers["doc_id"] == doc_id].to_dict("records")):
