@@ -19,8 +19,9 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from adaptvis_plugin.data.demo import caption, paper_prompt, question, training_pairs
+from adaptvis_plugin.data.demo import caption, question, training_pairs
 from adaptvis_plugin.data.furniture import REFERENCES
+from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.data.scenes import RELATIONS, SIZE
 from adaptvis_plugin.data.sprites import OBJECTS
 

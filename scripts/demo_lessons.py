@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from transformers import LlavaProcessor
 
-from adaptvis_plugin.data.demo import caption, paper_prompt, question, training_pairs
+from adaptvis_plugin.data.demo import caption, question, training_pairs
 from adaptvis_plugin.data.furniture import REFERENCES
+from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.data.scenes import RELATIONS, SIZE, Placement, Scene, draw_room, draw_scene, place
 from adaptvis_plugin.data.sprites import OBJECTS
 

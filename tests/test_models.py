@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from adaptvis_plugin.data.demo import demo_rows
+from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import AdaptVis, Baseline, ScalingVis
 from adaptvis_plugin.models import find_preset, load_preset
 from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.models.presets import choose_method
-from adaptvis_plugin.models.prompts import chat_text, encode, paper_prompt, paper_text
+from adaptvis_plugin.models.prompts import chat_text, encode, paper_text
+from adaptvis_plugin.models.runner import Question, Runner, Setup
 
 AUTHORS = {
     "whatsup_controlled_a": (0.8, 0.5, 1.5, 0.4),
@@ -88,6 +91,18 @@ def test_prompts_of_the_demo_model() -> None:
     assert paper_text(processor, paper_prompt(question)) == f"<image>\nUSER: {question}\nASSISTANT:"
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
     assert chat_text(processor, messages) == f"USER: <image>\n{question} ASSISTANT:"
+
+
+@pytest.mark.parametrize("loading", [{"device_map": "auto"}, {"dtype": "bfloat16"}, {"attn_implementation": "eager"}])
+def test_where_and_how_a_model_is_loaded_does_not_change_the_answers(loading: dict[str, str]) -> None:
+    setup = Setup.create("adaptvis", "demo", None, None, {})
+    method = setup.choose("whatsup_demo")
+    rows = demo_rows()[:16]
+    answers = []
+    for runner in (Runner(setup), Runner(setup, **loading)):
+        questions = [Question(runner.render([], row["question"], row["prompt"]), (row["image"],)) for row in rows]
+        answers.append(runner.answer(questions, method, max_new_tokens=3))
+    assert [answer.text for answer in answers[1]] == [answer.text for answer in answers[0]]
 
 
 def test_an_image_without_its_token_is_named() -> None:

@@ -14,6 +14,7 @@ from typing import TypedDict
 from PIL import Image
 
 from adaptvis_plugin.data.furniture import REFERENCES
+from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.data.scenes import RELATIONS, Box, Placement, draw_room, draw_scene, place
 from adaptvis_plugin.data.sprites import OBJECTS
 
@@ -58,11 +59,6 @@ def question(name: str, reference: str) -> str:
     """The question in the wording of the authors' files for Controlled_Images_A."""
     verb = "are" if OBJECTS[name].plural else "is"
     return f"Where {verb} the {name} in relation to the {reference}? Answer with left, right, on or under."
-
-
-def paper_prompt(text: str) -> str:
-    """The authors' prompt around a question."""
-    return f"<image>\nUSER: {text}\nASSISTANT:"
 
 
 def caption(name: str, relation: str, reference: str) -> str:

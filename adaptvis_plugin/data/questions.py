@@ -38,6 +38,10 @@ _ONE = re.compile(r"(?P<a>.+?) (?:is |are )?(?:on|at|in) the (?P<label>left|righ
 _ORDER = ("left", "right", "on", "under", "front", "behind", "top", "bottom", "above", "below")
 
 
+PAPER_IMAGE = "<image>"
+"""How the authors write the image."""
+
+
 class Question(NamedTuple):
     """One question: the paper's whole prompt, the bare text, the label, and the options it offers."""
 
@@ -49,7 +53,7 @@ class Question(NamedTuple):
 
 def paper_prompt(text: str) -> str:
     """The paper's prompt around a bare question."""
-    return f"<image>\nUSER: {text}\nASSISTANT:"
+    return f"{PAPER_IMAGE}\nUSER: {text}\nASSISTANT:"
 
 
 def read_questions(path: Path) -> list[Question]:

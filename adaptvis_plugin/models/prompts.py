@@ -6,13 +6,7 @@ from typing import Any
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
-PAPER_IMAGE = "<image>"
-"""How the authors' question files write the image."""
-
-
-def paper_prompt(question: str) -> str:
-    """The paper's prompt for a question that has none in the authors' files."""
-    return f"{PAPER_IMAGE}\nUSER: {question}\nASSISTANT:"
+from adaptvis_plugin.data.questions import PAPER_IMAGE
 
 
 def paper_text(processor: ProcessorMixin, prompt: str) -> str:

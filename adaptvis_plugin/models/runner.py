@@ -12,12 +12,13 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from PIL import Image
 from transformers import BatchFeature
 
+from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import Decoder, Method
 from adaptvis_plugin.images import decode
 from adaptvis_plugin.methods import hyper_parameters
 from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.models.presets import Preset, PromptStyle, Values, choose_method, find_preset, load_preset
-from adaptvis_plugin.models.prompts import chat_text, encode, paper_prompt, paper_text
+from adaptvis_plugin.models.prompts import chat_text, encode, paper_text
 
 log = logging.getLogger(__name__)
 
