@@ -7,6 +7,7 @@ BIN     = $(VENV)/bin
 
 # The CPU pins live in constraints/cpu.txt. On a GPU machine install the package beside your own torch instead.
 $(VENV)/.ready: pyproject.toml constraints/cpu.txt scripts/mend_torchvision.py
+	@echo "setting up $(VENV); this takes some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt --editable ".[dev]"

@@ -1,6 +1,8 @@
 """Presets, prompts and loading."""
 
 import json
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.models.presets import choose_method
 from adaptvis_plugin.models.prompts import chat_text, encode, paper_text
 from adaptvis_plugin.models.runner import Question, Runner, Setup
+from adaptvis_plugin.paths import DEMO_MODEL
 
 AUTHORS = {
     "whatsup_controlled_a": (0.8, 0.5, 1.5, 0.4),
@@ -103,6 +106,16 @@ def test_where_and_how_a_model_is_loaded_does_not_change_the_answers(loading: di
         questions = [Question(runner.render([], row["question"], row["prompt"]), (row["image"],)) for row in rows]
         answers.append(runner.answer(questions, method, max_new_tokens=3))
     assert [answer.text for answer in answers[1]] == [answer.text for answer in answers[0]]
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="is about a machine without bitsandbytes")
+def test_a_quantised_checkpoint_names_what_it_needs(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DEMO_MODEL, tmp_path / "quantised"))
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ImportError, match="requires bitsandbytes"):
+        load_model(str(folder))
 
 
 def test_an_image_without_its_token_is_named() -> None:

@@ -62,7 +62,12 @@ def load_model(
         _check_architecture(pretrained, config)
         processor = AutoProcessor.from_pretrained(source, **origin)
         model = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype, device_map=device_map, attn_implementation=attn_implementation, **origin
+            source,
+            dtype=dtype,
+            # Also for a single device: a quantised model cannot be moved once it is loaded.
+            device_map=device_map or {"": device},
+            attn_implementation=attn_implementation,
+            **origin,
         )
     except OSError as error:
         if Path(source).is_dir():
@@ -72,8 +77,6 @@ def load_model(
             "Without a connection use pretrained=/path/to/checkpoint for a checkpoint already on disk, or "
             "pretrained=demo for the small model that comes with this package"
         ) from error
-    if device is not None:
-        model.to(torch.device(device))  # type: ignore[arg-type]  # the stub of a wrapped method loses its self
     tokenizer = processor.tokenizer
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
