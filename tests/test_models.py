@@ -4,6 +4,7 @@ import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -43,6 +44,13 @@ def test_the_authors_settings(task: str, suffix: str) -> None:
 def test_each_value_can_be_overridden_alone() -> None:
     preset = load_preset("llava-1.5-7b")
     assert choose_method("adaptvis", "vsr", preset, {"threshold": 0.3}) == AdaptVis(0.5, 1.2, 0.3)
+
+
+@pytest.mark.parametrize("values", [{"alpha_low": -1}, {"threshold": 40}, {"alpha_high": "strong"}])
+def test_a_value_out_of_range_is_refused_before_a_checkpoint_is_read(values: dict[str, Any]) -> None:
+    (name,) = values
+    with pytest.raises(ValueError, match=f"{name}="):
+        Setup.create("adaptvis", "somebody/a-checkpoint-that-is-not-there", None, None, values)
 
 
 def test_presets_are_found_by_checkpoint() -> None:

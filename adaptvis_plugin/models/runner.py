@@ -15,7 +15,7 @@ from transformers import BatchFeature
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import Decoder, Method
 from adaptvis_plugin.images import decode
-from adaptvis_plugin.methods import hyper_parameters
+from adaptvis_plugin.methods import build_method, hyper_parameters
 from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.models.presets import Preset, PromptStyle, Values, choose_method, find_preset, load_preset
 from adaptvis_plugin.models.prompts import chat_text, encode, paper_text
@@ -62,7 +62,7 @@ class Setup:
             arguments: names of the adapter's other arguments, to suggest one for a misspelt name.
 
         Raises:
-            ValueError: for an unknown hyper-parameter, preset or prompt.
+            ValueError: for an unknown hyper-parameter, preset or prompt, or a value out of range.
         """
         known = hyper_parameters(method)
         for name, value in values.items():
@@ -77,6 +77,9 @@ class Setup:
         if style not in ("paper", "chat"):
             raise ValueError(f"prompt={style!r}: give paper (the authors' wording) or chat (the model's template)")
         given = {name: value for name, value in values.items() if value is not None}
+        # A value out of range is one for every task: it is refused here, and not after the checkpoint was read. The
+        # hyper-parameters not given stand at 1, which every coefficient and threshold may be.
+        build_method(method, {**dict.fromkeys(known, 1.0), **given})
         return cls(method, pretrained, found, cast(PromptStyle, style), given)
 
     def choose(self, task: str) -> Method:
