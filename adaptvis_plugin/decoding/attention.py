@@ -38,8 +38,9 @@ class Steering:
         self.seen: set[nn.Module] = set()
 
 
-# The attention function is global to transformers; the gains are not. Whatever runs in another thread or on another
-# model sees its own, or none.
+# The attention function is global to transformers, and so is, for the time of a steered pass, the model's config that
+# names it. The gains belong to the call that set them: another thread that runs the same model meanwhile finds none
+# and attends as the model does by itself.
 active: ContextVar[Steering] = ContextVar("adaptvis_steering")
 
 
@@ -94,8 +95,8 @@ def _attention(
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    steering = active.get()
-    if module not in steering.modules:
+    steering = active.get(None)
+    if steering is None or module not in steering.modules:
         return plain(module, query, key, value, attention_mask, **kwargs)[0], None
     steering.seen.add(module)
     if attention_mask is not None and attention_mask.ndim != 4:
@@ -125,8 +126,9 @@ def _steered_row(
 ) -> torch.Tensor:
     """The formula: attention of one query to the whole prompt, its logits multiplied by the gains.
 
-    q.K^T is a single row per head: the keys are neither repeated for grouped-query attention nor copied, and no
-    n x n matrix exists.
+    q.K^T is a single row per head: the keys are not repeated for grouped-query attention, and no n x n matrix exists.
+    The row is computed in fp32: in fp16 q.K^T overflows where queries and keys have large biases (Qwen2's do) long
+    before the scaled logits would. A half-precision layer's keys and values are copied for it, one layer at a time.
 
     Args:
         query: shape (batch, heads, head dim).
@@ -145,7 +147,8 @@ def _steered_row(
     batch, heads, head_dim = query.shape
     groups, columns = key.shape[1], key.shape[2]
     grouped = query.reshape(batch, groups, heads // groups, head_dim)
-    logits = torch.matmul(grouped, key.transpose(2, 3)).float() * (head_dim**-0.5 if scaling is None else scaling)
+    logits = torch.matmul(grouped.float(), key.float().transpose(2, 3))
+    logits = logits * (head_dim**-0.5 if scaling is None else scaling)
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     logits = logits * gain[:, None, None, -columns:].to(logits.device)
@@ -157,8 +160,8 @@ def _steered_row(
     if s_aux is not None:
         sink = s_aux.float().reshape(1, groups, heads // groups, 1).expand(batch, -1, -1, -1)
         logits = torch.cat([logits, sink], dim=-1)
-    weights = logits.softmax(-1)[..., :columns].to(value.dtype)
-    return torch.matmul(weights, value).reshape(batch, 1, heads, value.shape[-1])
+    weights = logits.softmax(-1)[..., :columns]
+    return torch.matmul(weights, value.float()).to(value.dtype).reshape(batch, 1, heads, value.shape[-1])
 
 
 AttentionInterface.register(NAME, steered_attention)

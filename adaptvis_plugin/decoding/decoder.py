@@ -10,23 +10,28 @@ be rolled back, a second complete pass is made, with only its last row steered. 
 off the masks and the cache of its plain pass.
 """
 
-import copy
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
-from transformers import BatchFeature, GenerationConfig, PreTrainedModel
-from transformers.generation.configuration_utils import GenerationMode
+from torch import nn
+from transformers import BatchFeature, GenerationConfig
 
 from adaptvis_plugin.decoding.first_forward import FirstForward
-from adaptvis_plugin.decoding.inspection import inspect_model
+from adaptvis_plugin.decoding.greedy import greedy_config, one_token
+from adaptvis_plugin.decoding.inspection import inspect_model, unwrapped
 from adaptvis_plugin.decoding.method import Method, check_alpha
 from adaptvis_plugin.decoding.plain_pass import Plain, plain_pass
 from adaptvis_plugin.decoding.prefix import SharedPrefixes
+
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_locks_guard = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,10 @@ class Decoded:
 
     Attributes:
         sequences: generated tokens without the prompt, padded after the end of a row; LongTensor (batch, new tokens).
-        confidence: the plain model's probability of its most likely first token, unrounded; FloatTensor (batch,).
+        confidence: the plain model's probability of its most likely first token, unrounded; FloatTensor (batch,). It
+            is the softmax of the model's raw logits (Chen et al., section 5: what the model itself thinks), before
+            any logits processor. Where a checkpoint brings one (Qwen2.5-VL a repetition penalty of 1.05), greedy
+            decoding's own scores are others, and so may be the token that is generated.
         alpha: coefficient applied to each row; FloatTensor (batch,).
         first_logits: logits of the first answer token under that alpha; FloatTensor (batch, vocabulary).
     """
@@ -66,12 +74,16 @@ class Statistics:
 class Decoder:
     """Steered greedy decoding for a Hugging Face image-text-to-text model.
 
-    The model is used through its own `generate`, with its own attention kernel, cache and generation config. Only
+    The model is used through its own `generate`, with its own attention kernel, cache and logits processors. Only
     during one single-token forward pass per batch is its text decoder's attention function another one (see
-    `FirstForward`); between calls the model is as it was.
+    `FirstForward`); between calls the model is as it was. One decoder at a time works on a model: calls from other
+    threads wait. A plain forward of theirs meanwhile is the model's own, with sdpa or eager attention; flash attention
+    takes other masks than the steered pass, so with it use one thread.
 
     Args:
-        model: a model that steering is exact for; `inspection` says which, docs/families.md lists them.
+        model: a model that steering is exact for; `inspection` says which, docs/families.md lists them. In eval mode.
+            The wrappers of `torch.compile` and PEFT are taken off: what is decoded is the model inside, with its
+            adapters, uncompiled.
         prefix_bytes: memory for the keys and values of images, and of what stands before them, that later batches
             may ask about again (see `prefix`); 0 shares nothing. By default a twentieth of the model's own size, so
             that peak memory stays near that of plain decoding.
@@ -88,13 +100,15 @@ class Decoder:
         ...     out = decoder.generate(inputs, ScalingVis(alpha=0.8))
     """
 
-    def __init__(self, model: PreTrainedModel, *, prefix_bytes: int | None = None) -> None:
-        self.model = model
-        self._decoder = inspect_model(model)
+    def __init__(self, model: nn.Module, *, prefix_bytes: int | None = None) -> None:
+        self.model = unwrapped(model)
+        self._decoder = inspect_model(self.model)
         self.image_token_id = self._decoder.image_token_id
         self.stats = Statistics()
-        capacity = model.get_memory_footprint() // 20 if prefix_bytes is None else prefix_bytes
-        self._prefixes = SharedPrefixes(model, capacity)
+        capacity = self.model.get_memory_footprint() // 20 if prefix_bytes is None else prefix_bytes
+        self._prefixes = SharedPrefixes(self.model, capacity)
+        with _locks_guard:
+            self._lock = _locks.setdefault(self._decoder.module, threading.RLock())
 
     def __enter__(self) -> "Decoder":
         return self
@@ -106,8 +120,7 @@ class Decoder:
 
     def close(self) -> None:
         """Let go of the model, which is as it was before. A closed decoder cannot be used again."""
-        self.forget_prefixes()
-        del self.model
+        del self.model, self._decoder, self._prefixes
 
     def forget_prefixes(self) -> None:
         """Free the memory that prefixes of earlier batches take."""
@@ -123,24 +136,26 @@ class Decoder:
             inputs: what the model's processor returns: `input_ids` and `attention_mask` of shape (batch, tokens), left
                 padded, `pixel_values`, and whatever else the family needs. Image tokens are all the positions that
                 hold the image placeholder, of any number of images. A row without any is decoded plainly, with a
-                warning.
+                warning. Without a mask, pad tokens are masked as `generate` masks them.
             method: the rule that gives each row its coefficient.
             max_new_tokens: upper bound on the answer's length in tokens.
             **generation: further options of transformers' `generate`, such as `stop_strings` and `tokenizer`.
 
         Raises:
-            ValueError: if the inputs are not left padded, the image tokens do not fit the images, or another
-                decoding mode than greedy is asked for.
+            ValueError: if the inputs are not left padded, the image tokens do not fit the images, another decoding
+                mode than greedy is asked for, or the model is in train mode.
+            NonFiniteLogitsError: if the logits of a row are not finite, as after an overflow in float16.
         """
-        config = self._greedy(max_new_tokens, generation)
-        plain = self._prefill(
-            inputs, config if method.is_plain else self._one_token(config), generation, steered=not method.is_plain
-        )
-        confidence = plain.logits.softmax(-1).amax(-1)
-        alpha = self._steerable(plain, method.choose(confidence))
-        if method.is_plain:
-            return Decoded(plain.sequences, confidence, alpha, plain.logits)
-        return self._steer(plain, confidence, alpha, config, generation)
+        config, beside = greedy_config(self.model.generation_config, max_new_tokens, generation)
+        with self._lock:
+            plain = self._prefill(
+                inputs, config if method.is_plain else one_token(config), beside, steered=not method.is_plain
+            )
+            confidence = plain.logits.softmax(-1).amax(-1)
+            alpha = self._steerable(plain, method.choose(confidence))
+            if method.is_plain:
+                return Decoded(plain.sequences, confidence, alpha, plain.logits)
+            return self._steer(plain, confidence, alpha, config, beside)
 
     @torch.inference_mode()
     def sweep(
@@ -169,46 +184,16 @@ class Decoder:
         """
         for value in alphas:
             check_alpha("alphas", value)
-        config = self._greedy(max_new_tokens, generation)
-        plain = self._prefill(inputs, config, generation, steered=any(alpha != 1 for alpha in alphas))
-        confidence = plain.logits.softmax(-1).amax(-1)
-        results = {1.0: Decoded(plain.sequences, confidence, torch.ones_like(confidence), plain.logits)}
-        for value in dict.fromkeys(float(alpha) for alpha in alphas):
-            if value not in results:
-                alpha = self._steerable(plain, torch.full_like(confidence, value))
-                results[value] = self._steer(plain, confidence, alpha, config, generation)
+        config, beside = greedy_config(self.model.generation_config, max_new_tokens, generation)
+        with self._lock:
+            plain = self._prefill(inputs, config, beside, steered=any(alpha != 1 for alpha in alphas))
+            confidence = plain.logits.softmax(-1).amax(-1)
+            results = {1.0: Decoded(plain.sequences, confidence, torch.ones_like(confidence), plain.logits)}
+            for value in dict.fromkeys(float(alpha) for alpha in alphas):
+                if value not in results:
+                    alpha = self._steerable(plain, torch.full_like(confidence, value))
+                    results[value] = self._steer(plain, confidence, alpha, config, beside)
         return results
-
-    def _greedy(self, max_new_tokens: int, generation: dict[str, Any]) -> GenerationConfig:
-        """The model's generation config, made greedy; the caller's own wishes must already be."""
-        config = copy.deepcopy(self.model.generation_config)
-        config.update(do_sample=False, num_beams=1, num_return_sequences=1, temperature=None, top_p=None, top_k=None)
-        config.update(max_new_tokens=max_new_tokens, max_length=None, return_dict_in_generate=True, use_cache=True)
-        asked = copy.deepcopy(config)
-        asked.update(**generation)
-        if asked.get_generation_mode() != GenerationMode.GREEDY_SEARCH or asked.num_return_sequences != 1:
-            options = ", ".join(f"{name}={value!r}" for name, value in generation.items())
-            raise ValueError(
-                f"{options}: the steering methods are defined for greedy decoding; leave sampling and beams out"
-            )
-        wishes = {"use_cache": asked.use_cache is not False, "past_key_values": "past_key_values" not in generation}
-        wishes |= {name: getattr(asked, name) is None for name in ("cache_implementation", "prefill_chunk_size")}
-        for name in (name for name, fits in wishes.items() if not fits):
-            raise ValueError(
-                f"{name}: the decoder fills a dynamic cache itself, in one piece; leave it out, and out of the model's "
-                "generation_config"
-            )
-        if config.pad_token_id is None:
-            eos = config.eos_token_id
-            config.pad_token_id = eos[0] if isinstance(eos, list) else eos
-        return config
-
-    @staticmethod
-    def _one_token(config: GenerationConfig) -> GenerationConfig:
-        """The same config for the pass that only fills the cache: its token is never an answer."""
-        config = copy.deepcopy(config)
-        config.max_new_tokens = 1
-        return config
 
     def _prefill(
         self,
@@ -218,13 +203,16 @@ class Decoder:
         *,
         steered: bool,
     ) -> Plain:
+        self._refuse_train_mode()
         input_ids = inputs["input_ids"]
-        attention_mask = inputs.get("attention_mask")
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        if not bool(attention_mask[:, -1].all()):
-            rows = (attention_mask[:, -1] == 0).nonzero().flatten().tolist()
-            raise ValueError(f"rows {rows} end in padding; pad on the left (processor.tokenizer.padding_side = 'left')")
+        attention_mask = _mask(inputs, config)
+        length, limit = int(attention_mask.sum(1).max()), self._decoder.dynamic_rope_limit
+        if steered and limit is not None and length > limit:
+            raise ValueError(
+                f"a prompt of {length} tokens: past {limit} positions this model's dynamic rope depends on what was "
+                "decoded before, so that steering would not be exact; shorten the prompt, or load the checkpoint with "
+                "another rope_type"
+            )
         image_columns = input_ids == self.image_token_id
         if inputs.get("pixel_values") is not None and not bool(image_columns.any()):
             raise ValueError(
@@ -236,7 +224,7 @@ class Decoder:
         rows = self._prefixes.cut(inputs, image_columns)
         run = partial(plain_pass, self.model, self._decoder, generation=generation)
         if rows is not None and self._prefixes.tried:
-            fill = partial(run, config=self._one_token(config), steered=False, watch=True)
+            fill = partial(run, config=one_token(config), steered=False, watch=True)
             begun = self._prefixes.begin(rows, cast(int, config.pad_token_id), lambda batch: fill(batch).causal_cache)
             if begun is not None:
                 plain = run(begun.inputs, config=config, steered=steered)
@@ -249,6 +237,12 @@ class Decoder:
         if rows is not None:
             self._prefixes.keep(rows, plain.causal_cache, plain.inputs_embeds)
         return plain
+
+    def _refuse_train_mode(self) -> None:
+        if any(module.training for module in self.model.modules()):
+            raise ValueError(
+                f"{type(self.model).__name__} is in train mode, where dropout changes the answers; call model.eval()"
+            )
 
     @staticmethod
     def _steerable(plain: Plain, alpha: torch.Tensor) -> torch.Tensor:
@@ -276,3 +270,26 @@ class Decoder:
         else:
             self.stats.steered_on_cache += 1
         return Decoded(output.sequences[:, plain.image_columns.shape[1] :], confidence, alpha, first.logits)
+
+
+def _mask(inputs: BatchFeature | dict[str, Any], config: GenerationConfig) -> torch.Tensor:
+    """The attention mask as integers, of whatever type it was; what `generate` infers where there is none.
+
+    Raises:
+        ValueError: if it is not of the prompts' shape, or a row ends in padding.
+    """
+    input_ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+    if mask is None:
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        pad = config.pad_token_id
+        mask = torch.ones_like(input_ids) if pad is None or pad in ends else input_ids != pad
+    if mask.shape != input_ids.shape:
+        raise ValueError(
+            f"attention_mask has shape {tuple(mask.shape)} and input_ids {tuple(input_ids.shape)}; give the mask that "
+            "the processor returns, of shape (batch, tokens)"
+        )
+    if not bool(mask[:, -1].all()):
+        rows = (mask[:, -1] == 0).nonzero().flatten().tolist()
+        raise ValueError(f"rows {rows} end in padding; pad on the left (processor.tokenizer.padding_side = 'left')")
+    # Of booleans and unsigned integers, a difference does not say where the padding ends.
+    return (mask != 0).long()

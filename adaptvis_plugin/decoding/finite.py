@@ -15,24 +15,30 @@ class NonFiniteLogitsError(FloatingPointError):
         self.rows = rows
 
 
-def check_finite(logits: torch.Tensor, dtype: torch.dtype, when: str) -> None:
-    """Raise NonFiniteLogitsError unless a next token can be read off every row.
+def unusable(logits: torch.Tensor) -> torch.Tensor:
+    """Rows of logits off which no next token can be read; shape (batch, vocabulary) -> (batch,).
 
     A logit of -inf is a word that a model rules out, so single ones are fine.
+    """
+    return logits.isnan().any(-1) | logits.isposinf().any(-1) | logits.isneginf().all(-1)
+
+
+def refuse(bad: torch.Tensor, dtype: torch.dtype, where: str) -> None:
+    """Raise NonFiniteLogitsError if a row is marked.
 
     Args:
-        logits: shape (batch, vocabulary).
+        bad: as `unusable` returns it.
         dtype: the model's.
-        when: the pass they come from, for the message.
+        where: the tokens and the pass they come from, for the message.
     """
-    bad = logits.isnan().any(-1) | logits.isposinf().any(-1) | logits.isneginf().all(-1)
-    if bool(bad.any()):
-        rows = tuple(bad.nonzero().flatten().tolist())
-        cause = (
-            "float16 holds no value above 65504; load the model in bfloat16 or float32 (dtype=bfloat16)"
-            if dtype == torch.float16
-            else "the weights hold NaN or inf, or a coefficient is too large"
-        )
-        raise NonFiniteLogitsError(
-            f"rows {list(rows)}: the {when} gave logits that are not finite, in {dtype}. Likely cause: {cause}", rows
-        )
+    if not bool(bad.any()):
+        return
+    rows = tuple(bad.nonzero().flatten().tolist())
+    cause = (
+        "float16 holds no value above 65504; load the model in bfloat16 or float32 (dtype=bfloat16)"
+        if dtype == torch.float16
+        else "the weights hold NaN or inf (a damaged checkpoint), or a coefficient is too large"
+    )
+    raise NonFiniteLogitsError(
+        f"rows {list(rows)}: the logits of {where} are not finite, in {dtype}. Likely cause: {cause}", rows
+    )

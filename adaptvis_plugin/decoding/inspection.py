@@ -15,6 +15,7 @@ tells; recurrent states cannot. Otherwise two complete passes are made.
 import ast
 import inspect
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,8 @@ class TextDecoder:
         configs: the distinct configs from which those layers and their masks read the attention implementation.
         recurrent: whether some layers keep a state that cannot take a position back. They have no attention logits, so
             there is nothing to steer in them.
+        dynamic_rope_limit: the number of positions past which a dynamic rope changes its frequencies with the longest
+            prompt seen so far; None for any other rope.
     """
 
     image_token_id: int
@@ -53,6 +56,49 @@ class TextDecoder:
     attention: frozenset[nn.Module]
     configs: tuple[PreTrainedConfig, ...]
     recurrent: bool
+    dynamic_rope_limit: int | None = None
+
+
+def unwrapped(model: nn.Module) -> PreTrainedModel:
+    """The model of transformers inside the wrappers of `torch.compile` and PEFT.
+
+    `generate` of a compiled wrapper runs the model inside it uncompiled, and so do we. PEFT's adapters are in the
+    layers of the model inside.
+
+    Raises:
+        ValueError: if what is inside is no such model, is compiled itself, or is prompted by learned tokens that only
+            PEFT's own `generate` adds.
+    """
+    name = type(model).__name__
+    model = getattr(model, "_orig_mod", model)
+    base = getattr(model, "get_base_model", None)
+    if base is not None:
+        if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+            raise ValueError(
+                f"{name}: its adapter adds learned tokens to the prompt, which are not part of the model; adapters in "
+                "the layers (LoRA and the like) can be steered"
+            )
+        model = base()
+    if not isinstance(model, PreTrainedModel):
+        inside = "; hand over its .module" if isinstance(getattr(model, "module", None), PreTrainedModel) else ""
+        raise ValueError(f"{name} is not a model of transformers{inside or '; use an image-text-to-text model'}")
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    parts = [model] if decoder is None else [model, *decoder.modules()]
+    compiled = sorted({type(part).__name__ for part in parts if _is_compiled(part)})
+    if compiled:
+        raise ValueError(
+            f"{name}: {', '.join(compiled)} is compiled, and compiled code keeps the attention it was compiled with; "
+            "hand over the model as it was before torch.compile (a compiled vision tower may stay)"
+        )
+    return model
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return (
+        hasattr(module, "_orig_mod")
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+    )
 
 
 def inspect_model(model: PreTrainedModel) -> TextDecoder:
@@ -104,7 +150,21 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
         attention=attention,
         configs=tuple({id(config): config for config in [text, *configs]}.values()),
         recurrent=bool(_RECURRENT & set(getattr(text, "layer_types", None) or ())),
+        dynamic_rope_limit=min(
+            (
+                rope.get("original_max_position_embeddings") or text.max_position_embeddings
+                for rope in ropes(text)
+                if rope.get("rope_type") == "dynamic"
+            ),
+            default=None,
+        ),
     )
+
+
+def ropes(text: PreTrainedConfig) -> Iterator[dict[str, Any]]:
+    """The parameters of a text decoder's rotary embeddings: one set, or one for each kind of layer."""
+    parameters = getattr(text, "rope_parameters", None) or {}
+    yield from (part for part in (parameters, *parameters.values()) if isinstance(part, dict))
 
 
 def image_token_id(config: PreTrainedConfig) -> int | None:

@@ -64,12 +64,13 @@ def plain_pass(
         decoder: its text decoder.
         inputs: what the processor returned, with an attention mask.
         config: how to generate.
-        generation: further options of `generate`.
+        generation: options of `generate` that are not the config's.
         steered: whether steered passes will follow.
         watch: whether to find out if what the cache holds of one token depends on later ones.
 
     Raises:
         ValueError: if the image tokens do not fit the images.
+        NonFiniteLogitsError: if a row's logits are not finite.
     """
     first = FirstForward(model, decoder, watch=steered or watch, embeddings=watch)
     try:
@@ -85,7 +86,12 @@ def plain_pass(
         ) from error
     assert first.logits is not None
     filled, positions = output.past_key_values, first.position_ids
-    again = steered and first.last_unseen and _can_roll_back(filled)
+    again = (
+        steered
+        and first.last_unseen
+        and _can_roll_back(filled)
+        and _is_its_token(first.last_embedding, inputs["input_ids"][:, -1], model.get_input_embeddings())
+    )
     # Some families derive positions from the images, which a step on the cache does not get.
     aligned = {"position_ids": positions} if again and positions is not None else {}
     causal = watch and positions is not None and positions.ndim == 2 and first.causal
@@ -98,6 +104,16 @@ def plain_pass(
         causal_cache=filled if causal else None,
         inputs_embeds=first.inputs_embeds,
     )
+
+
+def _is_its_token(given: torch.Tensor | None, tokens: torch.Tensor, embed: Any) -> bool:
+    """Whether a position was given its token's embedding, and not a feature of an image, sound or video in its place.
+
+    On the cache that position would be given the embedding: images are not handed over again.
+    """
+    if given is None:
+        return True
+    return torch.equal(given, embed(tokens.to(given.device)).to(given.device, given.dtype))
 
 
 def _can_roll_back(cache: Any) -> bool:

@@ -3,7 +3,7 @@
 Many benchmarks ask several questions of one image. Where the image comes first, its vision features and its part of
 the prefill are the same for all of them, and in a causal decoder they do not depend on what follows. Rows of a batch,
 and of later batches, therefore share the keys and values of their prefix: everything up to the last image token.
-Two prefixes are the same if their tokens and their pixels are, byte by byte.
+Two prefixes are the same if their tokens and their pixels are, byte by byte, and the model is still the same.
 """
 
 import hashlib
@@ -15,6 +15,9 @@ from typing import Any, cast
 import torch
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+
+from adaptvis_plugin.decoding.changes import fingerprint
+from adaptvis_plugin.decoding.inspection import ropes
 
 Key = bytes
 
@@ -70,7 +73,8 @@ class SharedPrefixes:
     It is where the decoder is causal, caches every position of every layer, numbers positions by the tokens before
     them, gets nothing of an image but on and before its tokens, and uses an attention kernel that takes masks with
     holes. What masks, cache and embeddings say is seen in the first batch, which therefore shares nothing yet; a model
-    for which sharing is not exact is left alone from then on.
+    for which sharing is not exact is left alone from then on. A model that has changed since an earlier batch (see
+    `changes`) shares nothing with it and is looked at again.
 
     Args:
         model: the model.
@@ -79,6 +83,8 @@ class SharedPrefixes:
 
     def __init__(self, model: PreTrainedModel, capacity: int) -> None:
         self.store = PrefixStore(capacity)
+        self._model = model
+        self._fingerprint: tuple[Any, ...] | None = None
         self._text = model.config.get_text_config(decoder=True)
         self._exact = capacity > 0 and _positions_are_ordinary(model)
         self._embed = model.get_input_embeddings()
@@ -86,8 +92,16 @@ class SharedPrefixes:
 
     def cut(self, inputs: dict[str, Any], image_columns: torch.Tensor) -> "Rows | None":
         """Cut a batch into prefixes and the rest; None where nothing can be shared."""
-        kernel = self._text._attn_implementation
-        return Rows.cut(inputs, image_columns) if self._exact and kernel in ("sdpa", "eager") else None
+        if not self._exact or self._text._attn_implementation not in ("sdpa", "eager"):
+            return None
+        now = fingerprint(self._model)
+        if now is None:
+            self.give_up()
+            return None
+        if now != self._fingerprint:
+            self.store.clear()
+            self.tried, self._fingerprint = False, now
+        return Rows.cut(inputs, image_columns)
 
     def begin(self, rows: "Rows", pad: int, fill: Callable[[dict[str, Any]], Cache | None]) -> "Begun | None":
         """The batch as the continuation of prefixes; None if no two rows share one and none is held.
@@ -161,8 +175,7 @@ def _positions_are_ordinary(model: PreTrainedModel) -> bool:
     """Whether a token's position, and its encoding, depend on nothing but the number of tokens before it."""
     prepare = "_prepare_position_ids_for_generation"
     derived = getattr(type(model), prepare) is not getattr(GenerationMixin, prepare)
-    rope = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
-    kinds = {part.get("rope_type") for part in (rope, *rope.values()) if isinstance(part, dict)}
+    kinds = {rope.get("rope_type") for rope in ropes(model.config.get_text_config(decoder=True))}
     # These change their frequencies with the length of the whole prompt.
     return not derived and not kinds & {"dynamic", "longrope"}
 

@@ -1,0 +1,52 @@
+"""Whether a model is still the one that it was: what it computed before is of use only then."""
+
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+_SAMPLES = 8  # values of each parameter
+# Where PEFT's layers say which adapters apply, and how.
+_ADAPTERS = ("_active_adapter", "_disable_adapters", "merged_adapters", "scaling")
+
+
+def fingerprint(model: nn.Module) -> tuple[Any, ...] | None:
+    """What differs between two states of a model that compute different things.
+
+    Seen are: other parameters or buffers in a module's place, changes of their values that autograd counts
+    (`load_state_dict`, optimisers, any operation in place), moves to another device or dtype, adapters of PEFT that
+    are set, switched off, rescaled or merged, and hooks that are added or removed. Writes through `.data` are counted
+    nowhere; a few values of each parameter are compared, which finds those that change a whole matrix.
+
+    Returns:
+        Something to compare with ==; None if the model keeps no count of its changes, as one that was made in
+        inference mode.
+    """
+    try:
+        tensors = [(id(t), t.data_ptr(), t._version) for t in chain(model.parameters(), model.buffers())]
+    except RuntimeError:
+        return None
+    modules = []
+    for module in model.modules():
+        own = vars(module)
+        hooks = chain(own["_forward_pre_hooks"].items(), own["_forward_hooks"].items())
+        adapters = [str(own[name]) for name in _ADAPTERS if name in own] if "merged_adapters" in own else ()
+        modules.append((id(module), *(key for key, hook in hooks if not _records(hook)), *adapters))
+    return tensors, modules, _samples(model)
+
+
+def _records(hook: Any) -> bool:
+    """Whether a hook is one of transformers' own, which come with a model's first pass and only record outputs."""
+    return getattr(hook, "__module__", None) == "transformers.utils.output_capturing"
+
+
+def _samples(model: nn.Module) -> list[list[float]]:
+    """Values from all over each parameter, per device."""
+    devices: dict[torch.device, list[torch.Tensor]] = {}
+    for parameter in model.parameters():
+        if parameter.device.type != "meta":  # offloaded: the values are elsewhere
+            flat = parameter.detach().reshape(-1)
+            devices.setdefault(parameter.device, []).append(flat[:: max(1, len(flat) // _SAMPLES)].double())
+    # NaN would differ from itself.
+    return [torch.cat(values).nan_to_num().tolist() for values in devices.values()]
