@@ -46,21 +46,6 @@ def test_other_caches_are_refused(options: dict[str, Any]) -> None:
         Decoder(model).generate(random_batch(model, [3]), ScalingVis(alpha=0.5), **options)
 
 
-def test_a_model_that_wants_another_cache_is_refused() -> None:
-    model = random_model("llava")
-    model.generation_config.cache_implementation = "static"
-    with pytest.raises(ValueError, match=r"cache_implementation: .*the model's generation_config"):
-        Decoder(model).generate(random_batch(model, [3]), ScalingVis(alpha=0.5))
-
-
-def test_a_model_that_samples_by_default_is_decoded_greedily() -> None:
-    model = random_model("llava")
-    inputs = random_batch(model, [3])
-    greedy = Decoder(model).generate(inputs, ScalingVis(alpha=0.5))
-    model.generation_config.update(do_sample=True, temperature=0.3, top_p=0.9)
-    assert torch.equal(Decoder(model).generate(inputs, ScalingVis(alpha=0.5)).sequences, greedy.sequences)
-
-
 def test_truncated_image_tokens_are_named() -> None:
     model = random_model("llava")
     inputs = random_batch(model, [3])

@@ -71,10 +71,7 @@ def greedy_config(
         if name in _RESERVED:
             raise ValueError(f"{name}: the decoder sets it itself; leave it out")
         if name in _CACHE and options[name] != _NEUTRAL.get(name):
-            raise ValueError(
-                f"{name}: the decoder fills a dynamic cache itself, in one piece; leave it out, "
-                f"as a value in the model's own generation_config has no effect"
-            )
+            raise ValueError(f"{name}: the decoder fills a dynamic cache itself, in one piece; leave it out")
     config = _Complete.from_dict(own.to_dict())
     GenerationConfig.update(config, **own._get_default_generation_params(), defaults_only=True)
     config.update(**_NEUTRAL, max_new_tokens=max_new_tokens)

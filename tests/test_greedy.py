@@ -1,0 +1,52 @@
+"""Greedy decoding whatever the checkpoint brings, and no other whatever the caller asks for."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from adaptvis_plugin.decoding import Baseline, Decoder, ScalingVis
+from tests.families import FAMILIES
+from tests.families.build import NOT_TEXT
+from tests.families.build import random_batch as family_batch
+from tests.families.build import random_model as family_model
+from tests.random_models import random_batch, random_model
+
+
+@pytest.mark.parametrize("name", ["generation_config", "streamer", "assistant_model", "custom_generate"])
+def test_what_the_decoder_sets_itself_is_refused(name: str) -> None:
+    model = random_model("llava")
+    with pytest.raises(ValueError, match=f"{name}: the decoder sets it itself; leave it out"):
+        Decoder(model).generate(random_batch(model, [3]), ScalingVis(alpha=0.5), **{name: object()})
+
+
+BROUGHT_BY_CHECKPOINTS: list[dict[str, Any]] = [
+    {"cache_implementation": "hybrid"},  # Gemma 3 as published
+    {"cache_implementation": "static"},
+    {"prefill_chunk_size": 8},
+    {"use_cache": False},
+    {"do_sample": True, "temperature": 0.3, "top_p": 0.9, "top_k": 64},
+    {"num_beams": 4, "num_return_sequences": 2},
+    {"penalty_alpha": 0.6, "top_k": 4},
+    {"prompt_lookup_num_tokens": 3},
+    {"dola_layers": "high"},
+    {"guidance_scale": 5},
+    {"max_length": 2},
+    {"return_dict_in_generate": False},
+]
+
+
+@pytest.mark.parametrize("brought", BROUGHT_BY_CHECKPOINTS, ids=str)
+@pytest.mark.parametrize("name", ["llava", "gemma3"])
+def test_a_checkpoint_s_other_ways_to_decode_have_no_effect(name: str, brought: dict[str, Any]) -> None:
+    model = family_model(FAMILIES[name])
+    inputs = family_batch(FAMILIES[name], [3, 5, 4])
+    options: dict[str, Any] = {"max_new_tokens": 5, "suppress_tokens": NOT_TEXT}
+    greedy = [Decoder(model).generate(inputs, method, **options) for method in (ScalingVis(alpha=0.5), Baseline())]
+    model.generation_config.update(**brought)
+    before = model.generation_config.to_dict()
+    for expected, method in zip(greedy, (ScalingVis(alpha=0.5), Baseline()), strict=True):
+        out = Decoder(model).generate(inputs, method, **options)
+        assert torch.equal(out.sequences, expected.sequences)
+        assert torch.equal(out.first_logits, expected.first_logits)
+    assert model.generation_config.to_dict() == before
