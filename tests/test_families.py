@@ -7,8 +7,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from tests.families import FAMILIES, REFUSED
 from tests.families.__main__ import measured_table
-from tests.families.build import TEXT, Family
-from tests.families.check import measure, refusal
+from tests.families.build import IMAGE, TEXT, Family, random_batch
+from tests.families.check import IMAGE_LAST, measure, refusal
 
 TOLERANCE = 1e-4
 DOCUMENT = Path(__file__).parent.parent / "docs" / "families.md"
@@ -21,6 +21,26 @@ def test_family_equals_two_complete_eager_passes(name: str) -> None:
     assert measured.difference <= TOLERANCE
     assert measured.confidence <= TOLERANCE
     assert measured.same_text
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_row_that_ends_in_the_image_is_exact_too(name: str) -> None:
+    measured = measure(name, image_last=True)
+    assert measured.effect > 100 * TOLERANCE
+    assert measured.difference <= TOLERANCE
+    assert measured.confidence <= TOLERANCE
+    assert measured.same_text
+    assert measured.plain_difference <= TOLERANCE
+    assert measured.same_plain_text
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_cache_is_given_up_only_where_the_last_token_holds_a_feature(name: str) -> None:
+    """In Ovis2 the token that closes an image holds one too; elsewhere such tokens are words."""
+    family = FAMILIES[name]
+    last = random_batch(family, IMAGE_LAST)["input_ids"][:, -1]
+    feature = bool((last == IMAGE).any()) or name == "ovis2"
+    assert measure(name, image_last=True).mode == ("two passes" if feature else family.mode)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

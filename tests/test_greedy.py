@@ -16,8 +16,9 @@ from tests.random_models import random_batch, random_model
 @pytest.mark.parametrize("name", ["generation_config", "streamer", "assistant_model", "custom_generate"])
 def test_what_the_decoder_sets_itself_is_refused(name: str) -> None:
     model = random_model("llava")
+    option: dict[str, Any] = {name: object()}
     with pytest.raises(ValueError, match=f"{name}: the decoder sets it itself; leave it out"):
-        Decoder(model).generate(random_batch(model, [3]), ScalingVis(alpha=0.5), **{name: object()})
+        Decoder(model).generate(random_batch(model, [3]), ScalingVis(alpha=0.5), **option)
 
 
 BROUGHT_BY_CHECKPOINTS: list[dict[str, Any]] = [

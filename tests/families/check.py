@@ -14,6 +14,7 @@ from tests.families.build import IMAGE, NOT_TEXT, Family, random_batch, random_m
 
 ALPHAS = (0.5, 2.0, 1.5)
 TEXTS = [3, 7, 5]
+IMAGE_LAST = [3, 0, 5]  # the row with two images ends in the second
 NEW_TOKENS = 4
 
 
@@ -53,32 +54,32 @@ class Measured:
 
 
 @cache
-def measure(name: str) -> Measured:
-    """Hold one family to the oracle."""
+def measure(name: str, image_last: bool = False) -> Measured:
+    """Hold one family to the oracle, on a batch whose rows end in text or of which one ends in an image."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # nothing here is large enough to share among threads
     try:
-        return _measure(FAMILIES[name])
+        return _measure(FAMILIES[name], IMAGE_LAST if image_last else TEXTS)
     finally:
         torch.set_num_threads(threads)
 
 
-def _measure(family: Family) -> Measured:
+def _measure(family: Family, texts: list[int]) -> Measured:
     model: Any = random_model(family)
-    inputs = random_batch(family, TEXTS)
+    inputs = random_batch(family, texts)
     options: dict[str, Any] = {
         "own_positions": family.own_positions,
         "answer_type": family.prefix_types[2],
         "forbidden": NOT_TEXT,
     }
     expected = oracle.scaling_vis(model, inputs, IMAGE, torch.tensor(ALPHAS), NEW_TOKENS, **options)
-    unsteered, _ = oracle.complete_pass(model, inputs, IMAGE, torch.ones(len(TEXTS)), 1, **options)
+    unsteered, _ = oracle.complete_pass(model, inputs, IMAGE, torch.ones(len(texts)), 1, **options)
 
     decoder = Decoder(model, prefix_bytes=2**30)
     out = decoder.generate(inputs, PerRow(ALPHAS), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
     mode = "one prefill" if decoder.stats.steered_on_cache else "two passes"
     # PerRow does not know that ones are the plain model, so this takes the steered path.
-    ones = decoder.generate(inputs, PerRow((1.0,) * len(TEXTS)), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
+    ones = decoder.generate(inputs, PerRow((1.0,) * len(texts)), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
     plain = model.generate(
         **inputs,
         max_new_tokens=NEW_TOKENS,
