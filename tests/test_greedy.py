@@ -51,3 +51,28 @@ def test_a_checkpoint_s_other_ways_to_decode_have_no_effect(name: str, brought: 
         assert torch.equal(out.sequences, expected.sequences)
         assert torch.equal(out.first_logits, expected.first_logits)
     assert model.generation_config.to_dict() == before
+
+
+def test_confidence_is_of_the_raw_logits_and_the_answer_of_the_processed_ones() -> None:
+    """Qwen2.5-VL's checkpoints bring a repetition penalty; the paper's confidence is what the model itself says."""
+    model = random_model("llava", seed=9)
+    model.generation_config.repetition_penalty = 3.0
+    model.lm_head.weight.data *= 4  # a surer model
+    inputs = random_batch(model, [9, 12], seed=9)
+    likely = Decoder(model).generate(inputs, Baseline(), max_new_tokens=1).sequences[:, 0]
+    inputs["input_ids"][:, -2] = likely  # which the penalty then weakens
+    plain = model.generate(
+        **inputs,
+        max_new_tokens=4,
+        do_sample=False,
+        output_logits=True,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    out = Decoder(model).generate(inputs, Baseline(), max_new_tokens=4)
+    raw, processed = (scores[0].softmax(-1).amax(-1) for scores in (plain.logits, plain.scores))
+    assert (raw - processed).abs().max() > 0.01, "the penalty must be visible"
+    torch.testing.assert_close(out.confidence, raw, atol=1e-6, rtol=0)
+    assert torch.equal(out.sequences, plain.sequences[:, inputs["input_ids"].shape[1] :])
+    steered = Decoder(model).generate(inputs, ScalingVis(alpha=0.5), max_new_tokens=4)
+    torch.testing.assert_close(steered.confidence, raw, atol=1e-6, rtol=0)

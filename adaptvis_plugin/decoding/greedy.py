@@ -9,7 +9,7 @@ from transformers.generation.configuration_utils import GenerationMode
 
 # What a checkpoint may bring that is not greedy decoding with a dynamic cache, filled in one piece. Its logits
 # processors (a repetition penalty, suppressed tokens) are part of its greedy decoding and stay.
-_NEUTRAL = {
+_NEUTRAL: dict[str, Any] = {
     "do_sample": False,
     "num_beams": 1,
     "num_beam_groups": None,
@@ -72,7 +72,7 @@ def greedy_config(
             raise ValueError(f"{name}: the decoder sets it itself; leave it out")
         if name in _CACHE and options[name] != _NEUTRAL.get(name):
             raise ValueError(f"{name}: the decoder fills a dynamic cache itself, in one piece; leave it out")
-    config = _Complete.from_dict(own.to_dict())
+    config = _Complete(**own.to_dict())  # type: ignore[no-untyped-call]
     GenerationConfig.update(config, **own._get_default_generation_params(), defaults_only=True)
     config.update(**_NEUTRAL, max_new_tokens=max_new_tokens)
     beside = config.update(**options)
