@@ -53,6 +53,21 @@ def test_a_checkpoint_s_other_ways_to_decode_have_no_effect(name: str, brought: 
     assert model.generation_config.to_dict() == before
 
 
+def test_a_processor_of_the_caller_sees_only_the_answer() -> None:
+    """One that counts its calls would be one ahead if the pass that only fills the cache asked it too."""
+    model = random_model("llava", seed=9)
+    inputs = random_batch(model, [9, 12], seed=9)
+    lengths: list[int] = []
+
+    def count(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        lengths.append(ids.shape[1])
+        return scores
+
+    out = Decoder(model).generate(inputs, ScalingVis(alpha=0.5), max_new_tokens=4, logits_processor=[count])
+    start = inputs["input_ids"].shape[1]
+    assert lengths == list(range(start, start + out.sequences.shape[1]))
+
+
 def test_confidence_is_of_the_raw_logits_and_the_answer_of_the_processed_ones() -> None:
     """Qwen2.5-VL's checkpoints bring a repetition penalty; the paper's confidence is what the model itself says."""
     model = random_model("llava", seed=9)

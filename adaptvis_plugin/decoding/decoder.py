@@ -148,9 +148,8 @@ class Decoder:
         """
         config, beside = greedy_config(self.model.generation_config, max_new_tokens, generation)
         with self._lock:
-            plain = self._prefill(
-                inputs, config if method.is_plain else one_token(config), beside, steered=not method.is_plain
-            )
+            how = (config, beside) if method.is_plain else one_token(config, beside)
+            plain = self._prefill(inputs, *how, steered=not method.is_plain)
             confidence = plain.logits.softmax(-1).amax(-1)
             alpha = self._steerable(plain, method.choose(confidence))
             if method.is_plain:
@@ -222,18 +221,21 @@ class Decoder:
         inputs = {**inputs, "attention_mask": attention_mask}
         self.stats.rows += len(input_ids)
         rows = self._prefixes.cut(inputs, image_columns)
-        run = partial(plain_pass, self.model, self._decoder, generation=generation)
+        run = partial(plain_pass, self.model, self._decoder, steered=steered)
         if rows is not None and self._prefixes.tried:
-            fill = partial(run, config=one_token(config), steered=False, watch=True)
-            begun = self._prefixes.begin(rows, cast(int, config.pad_token_id), lambda batch: fill(batch).causal_cache)
+            short, rest = one_token(config, generation)
+            fill = partial(run, config=short, generation=rest, watch=True)
+            begun = self._prefixes.begin(
+                rows, cast(int, config.pad_token_id), lambda batch: fill(batch, steered=False).causal_cache
+            )
             if begun is not None:
-                plain = run(begun.inputs, config=config, steered=steered)
+                plain = run(begun.inputs, config=config, generation=generation)
                 if plain.cache is not None or not steered:
                     self.stats.prefixes_reused += begun.reused
                     return plain
                 self._prefixes.give_up()
                 rows = None
-        plain = run(inputs, config=config, steered=steered, watch=rows is not None)
+        plain = run(inputs, config=config, generation=generation, watch=rows is not None)
         if rows is not None:
             self._prefixes.keep(rows, plain.causal_cache, plain.inputs_embeds)
         return plain

@@ -34,6 +34,7 @@ _NEUTRAL: dict[str, Any] = {
     "return_dict_in_generate": True,
 }
 _CACHE = ("use_cache", "cache_implementation", "cache_config", "prefill_chunk_size", "past_key_values")
+_PER_TOKEN = ("logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "tokenizer")
 _RESERVED = ("generation_config", "custom_generate", "assistant_model", "streamer", "return_dict_in_generate")
 
 
@@ -89,8 +90,11 @@ def greedy_config(
     return config, beside
 
 
-def one_token(config: GenerationConfig) -> GenerationConfig:
-    """The same config for a pass that only fills the cache: its token is never an answer."""
+def one_token(config: GenerationConfig, beside: Mapping[str, Any]) -> tuple[GenerationConfig, dict[str, Any]]:
+    """The same for a pass that only fills the cache: its token is never an answer, so nothing looks at it.
+
+    The caller's processors and criteria are left out: they may count their calls.
+    """
     config = copy.deepcopy(config)
-    config.update(max_new_tokens=1, min_new_tokens=None, min_length=0)
-    return config
+    config.update(max_new_tokens=1, min_new_tokens=None, min_length=0, stop_strings=None)
+    return config, {name: value for name, value in beside.items() if name not in _PER_TOKEN}
