@@ -2,7 +2,8 @@
 
 `data/judged_answers.csv` was labelled by reading, before the rules were written: is the answer's relation the
 label's, and no other, as the relation asked for? For VSR: does the answer say that the caption is true, that it
-is false, or neither? The part `held_out` was labelled after the rules were written, and before they were run on it.
+is false, or neither? `held_out_1` and `held_out_2` were each labelled after a version of the rules was written, and
+before it was run on them. The first led to more entries, the second to none.
 """
 
 import csv
@@ -21,6 +22,8 @@ KNOWN = {
     ("Under", "The table is under the mug."),
     ("Behind", "The woman on the left is behind the car."),
     ("Right", "The woman is to the right of the left car."),
+    ("Front", "The plate is in the back and the cup in the front."),
+    ("Top", "There is a laptop on top of the desk."),
     # "above" is not on offer there, and so is not counted
     ("Left", "top left"),
     # where it is cut off, it looks like "The answer is on"
@@ -48,7 +51,12 @@ def test_the_rules_judge_as_a_person_does_but_for_what_is_known() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "part", "agree", "agree_without_options", "total"),
-    [("WhatsUp", "listed", 411, 401, 417), ("VSR", "listed", 109, 109, 109)],
+    [
+        ("WhatsUp", "listed", 411, 401, 417),
+        ("VSR", "listed", 109, 109, 109),
+        ("WhatsUp", "held_out_1", 79, 77, 81),
+        ("VSR", "held_out_1", 32, 32, 32),
+    ],
 )
 def test_agreement(kind: str, part: str, agree: int, agree_without_options: int, total: int) -> None:
     judged = rows(kind, part)

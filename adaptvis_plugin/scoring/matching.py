@@ -30,6 +30,7 @@ from typing import Literal
 from adaptvis_plugin.scoring.phrases import (
     CLAUSE_END,
     CORRECTIONS,
+    INTENSIFIED,
     NEGATIONS,
     NOTHING,
     SYNONYMS,
@@ -64,7 +65,7 @@ def named_relations(text: str) -> list[frozenset[str]]:
 
 
 def _named(text: str) -> list[frozenset[str]]:
-    text = text.strip(" .!")
+    text = re.sub(INTENSIFIED, "the ", text.strip(" .!"))
     text = _NOTHING.sub("~", WHOLE_ANSWERS.get(text, text))
     return [frozenset(SYNONYMS[name[0]]) for name in _NAME.finditer(text) if not _NEGATED.search(text[: name.start()])]
 

@@ -54,17 +54,21 @@ YES_NO: dict[str, bool] = {
 """Words that are the answer wherever they stand."""
 
 VERDICTS: dict[str, bool] = {
-    r"true|correct|accurate|match|matches": True,
-    r"(?:is|are|that's|you're|not|\w+n't) right(?= ?(?:[.,;:!]|$))": True,
-    r"untrue|false|incorrect|inaccurate|wrong": False,
+    r"true|correct|correctly|accurate|accurately|valid|consistent|match|matches|agree": True,
+    r"(?:is|are|seems|looks|that's|you're|not|\w+n't) right(?= ?(?:[.,;:!]|$))": True,
+    r"untrue|false|incorrect|incorrectly|inaccurate|invalid|inconsistent|wrong|mismatch|disagree": False,
 }
 """What an answer without such a word may say of the caption; the opposite where a clause denies it."""
 
 WHOLE_ANSWERS: dict[str, bool] = {
-    **dict.fromkeys(("y", "sure", "indeed", "absolutely", "certainly", "definitely", "of course"), True),
-    **dict.fromkeys(("n", "not at all", "not really", "not quite", "not exactly", "no way"), False),
+    **dict.fromkeys(
+        ("y", "sure", "indeed", "absolutely", "certainly", "definitely", "of course", "exactly", "right"), True
+    ),
+    **dict.fromkeys(("affirmative", "it is", "it does", "they are", "i think so"), True),
+    **dict.fromkeys(("n", "not at all", "not really", "not quite", "not exactly", "negative"), False),
     **dict.fromkeys((f"{word} not" for word in ("definitely", "absolutely", "certainly", "of course")), False),
     **dict.fromkeys(("probably not", "likely not", "it is not", "it isn't", "it does not", "it doesn't"), False),
+    **dict.fromkeys(("they are not", "they aren't", "i don't think so", "i do not think so"), False),
 }
 """Answers that say it without any such word, and only where they are all there is."""
 
@@ -79,13 +83,16 @@ NOTHING: dict[str, str] = {
     r"the (?:correct|true|right|accurate|wrong) \w+": "of something else: the correct position",
     r"wrong (?:side|way|place|direction)": "of something else",
     r"(?:partially|partly|half|somewhat|almost) (?:true|correct|right|accurate)": "neither the one nor the other",
-    r"(?:whether|if|neither|nor|not (?:sure|certain|clear)|unsure|unclear|cannot|can't)\b[^.,;:!?]*": "a doubt",
+    r"(?:whether|if|neither|nor|not (?:sure|certain|clear)|unsure|unclear)\b[^.,;:!?]*": "a doubt",
+    r"(?:cannot|can't|can not|unable to) (?:tell|say|see|determine|confirm|verify|answer|judge|know)\b[^.,;:!?]*": (
+        "a doubt"
+    ),
 }
 """What says neither yes nor no (a regular expression, from word to word) -> why."""
 
 _YES_NO = re.compile(rf"\b(?:{'|'.join(YES_NO)})\b")
 _NOTHING = re.compile("|".join(rf"(?<!\w)(?:{phrase})(?!\w)" for phrase in NOTHING))
-_NEGATED = re.compile(r"\b(?:not|never|\w+n't)\b[^.,;:!?]*$")
+_NEGATED = re.compile(r"\b(?:not|never|cannot|\w+n't)\b[^.,;:!?]*$")
 
 
 class Scores(TypedDict):
