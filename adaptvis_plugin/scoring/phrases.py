@@ -9,10 +9,12 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "leftmost": ("left",),
     "leftward": ("left",),
     "lefthand": ("left",),
+    "leftside": ("left",),
     "right": ("right",),
     "rightmost": ("right",),
     "rightward": ("right",),
     "righthand": ("right",),
+    "rightside": ("right",),
     "on": ("on",),
     "onto": ("on",),
     "upon": ("on",),
@@ -33,6 +35,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "topmost": ("above",),
     "upper": ("above",),
     "uppermost": ("above",),
+    "highest": ("above",),
     "under": ("below",),
     "underneath": ("below",),
     "beneath": ("below",),
@@ -41,6 +44,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "bottommost": ("below",),
     "lower": ("below",),
     "lowermost": ("below",),
+    "lowest": ("below",),
+    "underside": ("below",),
     "at the base": ("below",),
     "front": ("front",),
     "infront": ("front",),
@@ -91,7 +96,7 @@ _SIDES = (
     r"|front|rear)\b"
 )
 _OF = r"(?:(?:the|a|its|his|her|their|your|my|\w+'s) )*"
-_THE = r"(?<!\bthe )(?<!\bits )(?<!\byour )(?<!\bmy )(?<!'s )"
+_THE = r"(?<!\bthe )(?<!\bits )(?<!\byour )(?<!\bmy )(?<!'s )(?<!\btop )(?<!\bbottom )(?<!\bupper )(?<!\blower )"
 
 INTENSIFIED = (
     r"\b(?:the )?(?:far|very|immediate|extreme|direct|absolute) (?=(?:left|right|front|back|top|bottom|rear)\b)"
@@ -109,9 +114,8 @@ NOTHING: dict[str, str] = {
     r"on (?:the|its|his|her) back": "a part of the thing: on the back of the chair",
     r"on (?:its|his|her|their) (?:head|feet|end|own)": "how it lies, not where",
     r"on the(?=\W*$)": "cut off; a side may follow",
-    r"(?<=\w )(?<!\bis )(?<!\bbe )(?<!\bsay )(?<!\bwith )(?<!\bchoose )(?<!\bnot )(?<!\bor )(?<!\band )on" + _END: (
-        "a verb or adverb with on: turned on, later on"
-    ),
+    r"(?<=\w )(?<!\bis )(?<!\bbe )(?<!\bsay )(?<!\bwith )(?<!\bchoose )(?<!\bnot )(?<!\bor )(?<!\band )(?<!\bbut )on"
+    + _END: ("a verb or adverb with on: turned on, later on"),
     r"(?:turn(?:ed|s)?|switch(?:ed|es)?|later|early|earlier|from now|from then|and so|based|depend(?:s|ing|ent)?"
     r"|focus(?:ed|es)?|focus is|comment|work|rely|relies|going) (?:up)?on": "the same, inside a sentence",
     r"(?:up)?on (?:display|fire|average|time|purpose|the contrary|the whole|the phone|(?:the )?(?:one|other) hand)": (
@@ -120,7 +124,7 @@ NOTHING: dict[str, str] = {
     r"(?:up)?on (?:close|closer|careful|further|examin\w+|inspect\w+|look\w*|observ\w+|review\w+|analy\w+)": "a look",
     # right
     rf"{_THE}right(?= (?:next|beside|by|near|behind|in(?! relation)|on|at|against|above|over|below|beneath|under"
-    r"|underneath|there|here|now|away|after)\b)": "strengthens the next word: right behind",
+    r"|underneath|there|here|now|away|after|to the left)\b)": "strengthens the next word: right behind",
     r"(?:that|you|all)(?: is| are|'s|'re)? right" + _END: "agreement: that's right",
     r"right (?:answer|choice|option|response|one|word|angle|side up|way)": "means correct or straight",
     r"(?<=, )right(?= ?\?)": "asks for agreement: on the table, right?",
@@ -137,7 +141,9 @@ NOTHING: dict[str, str] = {
     r"(?:one|two|three|few) (?:\w+ )?(?:is |are )?left" + _END: "what remains: one chair is left",
     # parts and directions
     r"(?:left|right) (?:paw|leg|arm|foot|eye|ear|shoulder|shoe|wing|wheel|handed)s?": "a part: its left paw",
-    r"(?:in|with|(?:his|her|its|their|\w+'s)) (?:the )?(?:left|right) hand(?! (?:side|corner|part|edge))": "a part: in his left hand",
+    r"(?:in|with|(?:his|her|its|their|\w+'s)) (?:the )?(?:left|right) hand(?! (?:side|corner|part|edge))": (
+        "a part: in his left hand"
+    ),
     r"(?:look(?:s|ing)?|fac(?:es|ing)|point(?:s|ing)?|mov(?:es|ing)|head(?:s|ing)|turn(?:s|ed|ing)) "
     r"(?:(?:over|to|towards?|the|its|his|her) )*(?:left|right|front|over)": "a direction: looking to the right",
     # over, above, below, top, bottom, under
@@ -155,14 +161,13 @@ NOTHING: dict[str, str] = {
     r"on top of (?:that|this|everything)|bottom line": "a set phrase: moreover",
     # front, behind
     r"from (?:the )?(?:above|below|behind|front|top|bottom|rear)": "the point of view: taken from behind",
-    r"(?<!\bin )(?<!\bat )(?<!\bto )(?<!\bon )the front of(?! the (?:photo|image|picture|frame)\b)": (
-        "a part of the thing"
-    ),
+    r"(?<!\bin )(?<!\bat )(?<!\bto )the front of(?! the (?:photo|image|picture|frame)\b)": ("a part of the thing"),
     r"(?:(?:in|at) the )?(?:front|rear|back) (?:door|seat|wheel|yard|window|light|leg|row|view|page|facing)s?": (
         "a thing: front door, back seat"
     ),
     r"(?:reason|idea|story|logic) behind|behind the (?:camera|wheel|scenes?)": "a set phrase",
     # words that deny elsewhere
+    r"(?:^|(?<=[.!?] ))(?:is|are|where|does)\b[^.!?]*\?(?= ?\w)": "a question that the answer repeats",
     r"no doubt|without (?:a |any )?doubt|not only": "denies nothing",
 }
 """What looks like a name or a denial and is none (a regular expression, from word to word) -> why."""

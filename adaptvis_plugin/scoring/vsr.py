@@ -54,7 +54,7 @@ YES_NO: dict[str, bool] = {
 """Words that are the answer wherever they stand."""
 
 VERDICTS: dict[str, bool] = {
-    r"true|correct|correctly|accurate|accurately|valid|consistent|match|matches|agree": True,
+    r"true|correct|correctly|accurate|accurately|valid|consistent|fit|fits|match|matches|agree": True,
     r"(?:is|are|seems|looks|that's|you're|not|\w+n't) right(?= ?(?:[.,;:!]|$))": True,
     r"untrue|false|incorrect|incorrectly|inaccurate|invalid|inconsistent|wrong|mismatch|disagree": False,
 }
@@ -62,7 +62,19 @@ VERDICTS: dict[str, bool] = {
 
 WHOLE_ANSWERS: dict[str, bool] = {
     **dict.fromkeys(
-        ("y", "sure", "indeed", "absolutely", "certainly", "definitely", "of course", "exactly", "right"), True
+        (
+            "y",
+            "sure",
+            "indeed",
+            "absolutely",
+            "certainly",
+            "definitely",
+            "of course",
+            "of course it is",
+            "exactly",
+            "right",
+        ),
+        True,
     ),
     **dict.fromkeys(("affirmative", "it is", "it does", "they are", "i think so"), True),
     **dict.fromkeys(("n", "not at all", "not really", "not quite", "not exactly", "negative"), False),
