@@ -2,8 +2,10 @@
 
 `data/judged_answers.csv` was labelled by reading, before the rules were written: is the answer's relation the
 label's, and no other, as the relation asked for? For VSR: does the answer say that the caption is true, that it
-is false, or neither? `held_out_1`, `_2` and `_3` were each labelled after a version of the rules was written, and
-before it was run on them. The first two led to further entries, the third to none: it tells how far the rules go.
+is false, or neither? The parts `held_out_1`, `_2` and `_3` were each labelled after a version of the rules was
+written and before it was run on them, and then led to further entries. At first sight the rules agreed with 63 of 81,
+69 of 75 and 53 of 61 (VSR: 27 of 32, 28 of 30 and 19 of 22); the rules before this list agree with 48, 56 and 37
+(14, 19 and 10).
 """
 
 import csv
@@ -23,13 +25,19 @@ KNOWN = {
     ("Behind", "The woman on the left is behind the car."),
     ("Right", "The woman is to the right of the left car."),
     ("Front", "The plate is in the back and the cup in the front."),
-    # says it in a way that no entry has
-    ("Front", "The cup is placed before the plate."),
     ("Top", "There is a laptop on top of the desk."),
+    ("Top", "The dog is on top of the car."),
+    ("Top", "At the top of the hill."),
     # "above" is not on offer there, and so is not counted
     ("Left", "top left"),
     # where it is cut off, it looks like "The answer is on"
     ("On", "The mug is on"),
+    # no entry covers what it says
+    ("Front", "The cup is placed before the plate."),
+    ("Left", "Left foreground"),
+    ("Left", "After the guests left, nobody cleaned the table."),
+    ("Left", "It is on the opposite side from right, i.e. left."),
+    ("Right", "You have the right to know: I cannot see it."),
 }
 """Where the rules and the person differ, and stay so."""
 
@@ -60,6 +68,8 @@ def test_the_rules_judge_as_a_person_does_but_for_what_is_known() -> None:
         ("VSR", "held_out_1", 32, 32, 32),
         ("WhatsUp", "held_out_2", 74, 71, 75),
         ("VSR", "held_out_2", 30, 30, 30),
+        ("WhatsUp", "held_out_3", 55, 51, 61),
+        ("VSR", "held_out_3", 22, 22, 22),
     ],
 )
 def test_agreement(kind: str, part: str, agree: int, agree_without_options: int, total: int) -> None:

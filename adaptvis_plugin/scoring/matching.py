@@ -42,7 +42,8 @@ Rule = Literal["authors", "strict"]
 
 _NAME = re.compile(rf"\b(?:{'|'.join(sorted(SYNONYMS, key=len, reverse=True))})\b")
 _NOTHING = re.compile("|".join(rf"(?<!\w)(?:{phrase})(?!\w)" for phrase in NOTHING))
-_NEGATED = re.compile(rf"\b(?:{'|'.join(NEGATIONS)})\b(?:(?!{CLAUSE_END}).)*$")
+_CLAUSE_END = re.compile(CLAUSE_END)
+_DENIED = re.compile(rf"\b(?:{'|'.join(NEGATIONS)})\b.*")
 _CORRECTED = re.compile(rf".*{CORRECTIONS}(?P<rest>.*)")
 
 
@@ -67,7 +68,11 @@ def named_relations(text: str) -> list[frozenset[str]]:
 def _named(text: str) -> list[frozenset[str]]:
     text = re.sub(INTENSIFIED, "the ", text.strip(" .!"))
     text = _NOTHING.sub("~", WHOLE_ANSWERS.get(text, text))
-    return [frozenset(SYNONYMS[name[0]]) for name in _NAME.finditer(text) if not _NEGATED.search(text[: name.start()])]
+    return [
+        frozenset(SYNONYMS[name])
+        for clause in _CLAUSE_END.split(text)
+        for name in _NAME.findall(_DENIED.sub("", clause))
+    ]
 
 
 def matches(generation: str, label: str, rule: Rule = "authors", options: Iterable[str] | None = None) -> bool:

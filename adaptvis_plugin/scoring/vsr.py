@@ -76,7 +76,8 @@ WHOLE_ANSWERS: dict[str, bool] = {
         ),
         True,
     ),
-    **dict.fromkeys(("affirmative", "it is", "it does", "they are", "i think so"), True),
+    **dict.fromkeys(("affirmative", "it is", "it does", "they are", "sure, it is"), True),
+    **dict.fromkeys(("i think so", "i believe so", "i guess so"), True),
     **dict.fromkeys(("n", "not at all", "not really", "not quite", "not exactly", "negative"), False),
     **dict.fromkeys((f"{word} not" for word in ("definitely", "absolutely", "certainly", "of course")), False),
     **dict.fromkeys(("probably not", "likely not", "it is not", "it isn't", "it does not", "it doesn't"), False),
@@ -85,7 +86,7 @@ WHOLE_ANSWERS: dict[str, bool] = {
 """Answers that say it without any such word, and only where they are all there is."""
 
 NOTHING: dict[str, str] = {
-    r"no (?:doubt|problem|question|longer|other|one|more|less)": "a set phrase: yes, no doubt",
+    r"no (?:doubt|problem|question|comment|longer|other|one|more|less)": "a set phrase: yes, no doubt",
     r"(?:is|are|was|were|there's|has|have|had|shows?|see|with|contains?) no(?= \w)": (
         "says what there is; what follows for the caption is left to the reader: there is no cat"
     ),
