@@ -61,27 +61,19 @@ VERDICTS: dict[str, bool] = {
 """What an answer without such a word may say of the caption; the opposite where a clause denies it."""
 
 WHOLE_ANSWERS: dict[str, bool] = {
-    **dict.fromkeys(
-        (
-            "y",
-            "sure",
-            "indeed",
-            "absolutely",
-            "certainly",
-            "definitely",
-            "of course",
-            "of course it is",
-            "exactly",
-            "right",
+    answer: said
+    for said, answers in {
+        True: (
+            "y; sure; sure, it is; indeed; absolutely; certainly; definitely; exactly; right; affirmative; of course; "
+            "of course it is; it is; it does; they are; i think so; i believe so; i guess so"
         ),
-        True,
-    ),
-    **dict.fromkeys(("affirmative", "it is", "it does", "they are", "sure, it is"), True),
-    **dict.fromkeys(("i think so", "i believe so", "i guess so"), True),
-    **dict.fromkeys(("n", "not at all", "not really", "not quite", "not exactly", "negative"), False),
-    **dict.fromkeys((f"{word} not" for word in ("definitely", "absolutely", "certainly", "of course")), False),
-    **dict.fromkeys(("probably not", "likely not", "it is not", "it isn't", "it does not", "it doesn't"), False),
-    **dict.fromkeys(("they are not", "they aren't", "i don't think so", "i do not think so"), False),
+        False: (
+            "n; negative; not at all; not really; not quite; not exactly; definitely not; absolutely not; "
+            "certainly not; of course not; probably not; likely not; it is not; it isn't; it does not; it doesn't; "
+            "they are not; they aren't; i don't think so; i do not think so"
+        ),
+    }.items()
+    for answer in answers.split("; ")
 }
 """Answers that say it without any such word, and only where they are all there is."""
 
