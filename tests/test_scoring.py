@@ -25,7 +25,7 @@ LABELS = ["Left", "Right", "On", "Under", "Front", "Behind", "Top", "Bottom", "A
         ("Right", "Left", False, False),
         ("", "Left", False, False),
         ("The cap is on the floor, under the table.", "On", True, False),
-        ("The cap is on the floor, under the table.", "Under", True, False),
+        ("The cap is on the floor, under the table.", "Under", True, True),
         ("The bottle is on the armchair.", "On", True, True),
         ("The bottle is in front of the armchair.", "On", False, False),
         ("The bottle is in front of the armchair.", "Front", True, True),
@@ -58,7 +58,7 @@ LABELS = ["Left", "Right", "On", "Under", "Front", "Behind", "Top", "Bottom", "A
         ("in the bottom right corner of the photo", "Right", True, False),
         ("It is not on the left.", "Left", True, False),
         ("It isn't left of the cup", "Left", True, False),
-        ("not left but right", "Right", True, False),
+        ("not left but right", "Right", True, True),
         ("Left or right", "Left", True, False),
         ("No, it is on the left", "Left", True, True),
         ("Based on the image, it is to the left.", "Left", True, True),
@@ -70,6 +70,15 @@ LABELS = ["Left", "Right", "On", "Under", "Front", "Behind", "Top", "Bottom", "A
 def test_both_rules(generation: str, label: str, authors: bool, strict: bool) -> None:
     assert matches(generation, label) is authors
     assert matches(generation, label, "strict") is strict
+
+
+def test_the_strict_rule_counts_what_the_question_offers() -> None:
+    answer = "The cup is on the table, to the left of the plate."
+    assert not matches(answer, "Left", "strict")
+    assert matches(answer, "Left", "strict", ["left", "right", "front", "behind"])
+    assert not matches(answer, "Left", "strict", ["left", "right", "on", "under"])
+    row = {"generation": answer, "answer": "Left", "options": ["left", "right", "front", "behind"]}
+    assert whatsup.judge(row, "strict")["correct"]
 
 
 def test_a_wrong_request_is_refused() -> None:

@@ -167,7 +167,12 @@ def test_standard_errors_count_pairs_and_sets() -> None:
 
 
 def test_both_rules_and_relations() -> None:
-    answers = {"left": "left or right", "right": "Right", "on": "on the floor, under it", "under": "beneath it"}
+    answers = {
+        "left": "left or right",
+        "right": "Right, behind it",
+        "on": "on the floor, under it",
+        "under": "beneath it",
+    }
     scores = evaluate(Answering(lambda row: answers[row["relation"]]), "whatsup_demo")["results"]["whatsup_demo"]
     assert scores["individual_acc,none"] == 3 / 4
     assert scores["strict_acc,none"] == 2 / 4

@@ -133,7 +133,7 @@ class Left(BaseModel):
     def generate_inner(self, message, dataset=None):
         (image,), (text,) = [[item["value"] for item in message if item["type"] == kind] for kind in ("image", "text")]
         questions.append([image, text])
-        return "Left"
+        return "Left, behind it"  # the demo does not offer "behind"
 
 questions = []
 supported_VLM["left"] = functools.partial(Left)
@@ -175,7 +175,7 @@ say("config", command("--config", "config.json", "--limit", "3"))
     outputs = tmp_path / "outputs"
     assert found["own"][0] == 0 and found["questions"] is True and found["bytes"] is True
     left = json.loads((outputs / "left" / "status.json").read_text())["datasets"]["WhatsUp_Demo"]["metrics"]
-    assert (left["Overall"], left["rel_left"], left["rel_on"]) == (25, 100, 0)
+    assert (left["Overall"], left["strict_acc"], left["rel_left"], left["rel_on"]) == (25, 25, 100, 0)
     assert found["vsr"][0] == 0
     yes = json.loads((outputs / "yes" / "status.json").read_text())["datasets"]
     vsr, coco = yes["VSR_QA"]["metrics"], yes["WhatsUp_COCO_One"]["metrics"]

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
+from adaptvis_plugin.scoring.matching import corrected, plain
+
 Row = Mapping[str, Any]
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
@@ -40,6 +42,64 @@ and their script lets the later entry, unallocated, win."""
 _CATEGORY = {relation: category for category, relations in CATEGORIES.items() for relation in relations}
 
 
+YES_NO: dict[str, bool] = {
+    "yes": True,
+    "yeah": True,
+    "yep": True,
+    "yup": True,
+    "no": False,
+    "nope": False,
+    "nah": False,
+}
+"""Words that are the answer wherever they stand."""
+
+VERDICTS: dict[str, bool] = {
+    r"true|correct|correctly|accurate|accurately|valid|consistent|fit|fits|match|matches|agree": True,
+    r"(?:is|are|seems|looks|that's|you're|not|\w+n't) right(?= ?(?:[.,;:!]|$))": True,
+    r"untrue|false|incorrect|incorrectly|inaccurate|invalid|inconsistent|wrong|mismatch|disagree": False,
+}
+"""What an answer without such a word may say of the caption; the opposite where a clause denies it."""
+
+WHOLE_ANSWERS: dict[str, bool] = {
+    answer: said
+    for said, answers in {
+        True: (
+            "y; sure; sure, it is; indeed; absolutely; certainly; definitely; exactly; right; affirmative; of course; "
+            "of course it is; it is; it does; they are; i think so; i believe so; i guess so"
+        ),
+        False: (
+            "n; negative; not at all; not really; not quite; not exactly; definitely not; absolutely not; "
+            "certainly not; of course not; probably not; likely not; it is not; it isn't; it does not; it doesn't; "
+            "they are not; they aren't; i don't think so; i do not think so"
+        ),
+    }.items()
+    for answer in answers.split("; ")
+}
+"""Answers that say it without any such word, and only where they are all there is."""
+
+NOTHING: dict[str, str] = {
+    r"no (?:doubt|problem|question|comment|longer|other|one|more|less)": "a set phrase: yes, no doubt",
+    r"(?:is|are|was|were|there's|has|have|had|shows?|see|with|contains?) no(?= \w)": (
+        "says what there is; what follows for the caption is left to the reader: there is no cat"
+    ),
+    r"yes ?(?:and|or|/|nor) ?no|no ?(?:or|/) ?yes": "both, or the question's own words",
+    r"(?:true|correct|right|accurate|matches) or (?:not|false|incorrect|wrong|inaccurate)": "the question's own words",
+    r"(?:is|are|does) [^.!?]*\?": "a question",
+    r"the (?:correct|true|right|accurate|wrong) \w+": "of something else: the correct position",
+    r"wrong (?:side|way|place|direction)": "of something else",
+    r"(?:partially|partly|half|somewhat|almost) (?:true|correct|right|accurate)": "neither the one nor the other",
+    r"(?:whether|if|neither|nor|not (?:sure|certain|clear)|unsure|unclear)\b[^.,;:!?]*": "a doubt",
+    r"(?:cannot|can't|can not|unable to) (?:tell|say|see|determine|confirm|verify|answer|judge|know)\b[^.,;:!?]*": (
+        "a doubt"
+    ),
+}
+"""What says neither yes nor no (a regular expression, from word to word) -> why."""
+
+_YES_NO = re.compile(rf"\b(?:{'|'.join(YES_NO)})\b")
+_NOTHING = re.compile("|".join(rf"(?<!\w)(?:{phrase})(?!\w)" for phrase in NOTHING))
+_NEGATED = re.compile(r"\b(?:not|never|cannot|\w+n't)\b[^.,;:!?]*$")
+
+
 class Scores(TypedDict):
     """All VSR metrics at once; see `score`."""
 
@@ -66,9 +126,27 @@ def category(relation: str) -> str:
 
 
 def yes_or_no(generation: str) -> bool | None:
-    """Yes -> True, no -> False, None for an answer that says neither or both; whole words, any case."""
-    words = set(re.findall(r"[a-z]+", generation.lower()))
-    return None if ("yes" in words) == ("no" in words) else "yes" in words
+    """Yes -> True, no -> False, None for an answer that says neither or both; whole words, any case.
+
+    What the answer says of the caption counts, by `YES_NO`, or by `VERDICTS` where it has no such word. What a
+    reader would have to conclude does not: "There is no cat" and "The cat is under the mat" say neither.
+    """
+    text = plain(generation)
+    said = _said(corrected(text))
+    return _said(text) if said is None else said
+
+
+def _said(text: str) -> bool | None:
+    text = text.strip(" .!")
+    if text in WHOLE_ANSWERS:
+        return WHOLE_ANSWERS[text]
+    text = _NOTHING.sub("~", text)
+    said = {YES_NO[word[0]] for word in _YES_NO.finditer(text)}
+    if not said:
+        for verdict, value in VERDICTS.items():
+            for found in re.finditer(rf"\b(?:{verdict})\b", text):
+                said.add(value is not bool(_NEGATED.search(text[: found.end()])))
+    return said.pop() if len(said) == 1 else None
 
 
 def is_true(answer: str) -> bool:

@@ -1,8 +1,8 @@
 """Metrics of WhatsUp (Kamath et al., EMNLP 2023): accuracy by picture, by pair and by set of pictures.
 
-A row is a mapping with ``answer``, ``generation`` and, where the metric needs them, ``relation``,
-``pair_id`` and ``set_id``; a pandas DataFrame with these columns does too. All values lie in 0..1; a share
-of nothing is NaN.
+A row is a mapping with ``answer``, ``generation`` and, where the metric needs them, ``relation``, ``pair_id``,
+``set_id`` and, for the strict rule, ``options``, the relations that the question offers; a pandas DataFrame
+with these columns does too. All values lie in 0..1; a share of nothing is NaN.
 
 A pair is two pictures of the same objects in opposite relations (left/right, on/under, front/behind), a set
 all four. Both count as right only as a whole. The authors' test split keeps 80% of the pictures and so
@@ -45,7 +45,7 @@ def judge(row: Mapping[str, Any], rule: Rule = "authors") -> Outcome:
         ValueError: See `adaptvis_plugin.scoring.matches`.
     """
     return Outcome(
-        correct=matches(row["generation"], row["answer"], rule),
+        correct=matches(row["generation"], row["answer"], rule, row.get("options")),
         relation=str(row.get("relation") or row["answer"]).lower(),
         pair_id=_id(row.get("pair_id")),
         set_id=_id(row.get("set_id")),

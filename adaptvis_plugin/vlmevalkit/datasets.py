@@ -17,7 +17,7 @@ from adaptvis_plugin.scoring import vsr, whatsup
 from adaptvis_plugin.vlmevalkit.names import TASKS, table_of
 
 Rows = Sequence[Mapping[str, Any]]
-_COLUMNS = ("question", "prompt", "answer", "relation", "set_id", "pair_id", "split")
+_COLUMNS = ("question", "prompt", "options", "answer", "relation", "set_id", "pair_id", "split")
 
 
 class TableDataset(ImageBaseDataset):
