@@ -62,6 +62,14 @@ def weights(folder: Path, keep: Callable[[str], bool]) -> None:
     save_file({name: tensor for name, tensor in tensors.items() if keep(name)}, folder / WEIGHTS, {"format": "pt"})
 
 
+def pickled(folder: Path) -> Path:
+    """The weights as torch.save writes them."""
+    if (folder / WEIGHTS).exists():
+        torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
+        (folder / WEIGHTS).unlink()
+    return folder / "pytorch_model.bin"
+
+
 def first_shard_of_two(folder: Path, index: str | None = None) -> None:
     names = sorted(load_file(folder / WEIGHTS))
     weights(folder, lambda name: name in names[:50])
@@ -107,7 +115,19 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "an unknown quantisation": (
         lambda f: config(f, quantization_config={"quant_method": "squash"}),
-        ["quant_method 'squash'", "use another checkpoint"],
+        ["does not know how its weights are quantised", "use another checkpoint"],
+    ),
+    "a quantisation without a method": (
+        lambda f: config(f, quantization_config={"bits": 4}),
+        ["does not know how its weights are quantised", "use another checkpoint"],
+    ),
+    "an error page as pickled weights": (
+        lambda f: (f / WEIGHTS).rename(f / "pytorch_model.bin").write_text("<html>404 not found</html>"),
+        ["pytorch_model.bin", "not readable", "download it again"],
+    ),
+    "truncated pickled weights": (
+        lambda f: pickled(f).write_bytes(pickled(f).read_bytes()[:100_000]),
+        ["pytorch_model.bin", "not readable", "download it again"],
     ),
     "no tokenizer": (
         lambda f: only(f, WEIGHTS, "config.json", "processor_config.json"),
@@ -150,8 +170,11 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda f: text_config(f, num_attention_heads=3),
         ["config.json cannot be used", "128", "Correct it"],
     ),
-    "an empty folder": (lambda f: only(f), ["not a complete checkpoint", "no config.json", "Give the folder"]),
-    "only weights": (lambda f: only(f, WEIGHTS), ["not a complete checkpoint", "no config.json", "Give the folder"]),
+    "an empty folder": (lambda f: only(f), ["not a complete checkpoint", "no config.json", "Give the one that does"]),
+    "only weights": (
+        lambda f: only(f, WEIGHTS),
+        ["not a complete checkpoint", "no config.json", "Give the one that does"],
+    ),
     "an adapter": (
         lambda f: only(f, adapter_config={"peft_type": "LORA", "base_model_name_or_path": "a/b"}),
         ["holds an adapter", "merge"],
@@ -185,14 +208,19 @@ def test_a_damaged_checkpoint_is_named_with_the_file(tmp_path: Path, case: str) 
     assert [word for word in words if word not in said] == []
 
 
-def test_a_checkpoint_in_shards_is_loaded(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "whole")
-    whole = (folder / WEIGHTS).read_bytes()
+def second_shard_too(folder: Path) -> None:
     first_shard_of_two(folder)
-    (folder / WEIGHTS).write_bytes(whole)
-    names = sorted(load_file(folder / WEIGHTS))
-    weights(folder, lambda name: name in names[50:])
+    first = set(load_file(folder / "model-00001-of-00002.safetensors"))
+    (folder / WEIGHTS).write_bytes((DEMO_MODEL / WEIGHTS).read_bytes())
+    weights(folder, lambda name: name not in first)
     (folder / WEIGHTS).rename(folder / "model-00002-of-00002.safetensors")
+
+
+@pytest.mark.parametrize("store", [pickled, second_shard_too])
+def test_a_whole_checkpoint_is_loaded(tmp_path: Path, store: Callable[[Path], object]) -> None:
+    folder = checkpoint(tmp_path / "whole")
+    store(folder)
+    assert not (folder / WEIGHTS).exists()
     model, demo = load_model(str(folder))[0], load_model("demo")[0]
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), demo.parameters(), strict=True))
 
@@ -220,7 +248,7 @@ OPTIONS: list[tuple[dict[str, Any], list[str]]] = [
     ({"attn_implementation": "foo"}, ["pretrained=demo, attn_implementation=foo", "eager", "Without attn_impl"]),
     ({"attn_implementation": 2}, ["attn_implementation=2", "eager, sdpa"]),
     ({"revision": "nosuch"}, ["revision='nosuch'", "pretrained=demo is a folder", "leave it out"]),
-    ({"revision": 1234567}, ["revision=1234567", "as text"]),
+    ({"revision": 1234567}, ["revision=1234567", "a branch, a tag or a commit", "in full"]),
     ({"trust_remote_code": "no"}, ["trust_remote_code='no'", TRUTH]),
     ({"trust_remote_code": "maybe"}, ["trust_remote_code='maybe'", TRUTH]),
     ({"trust_remote_code": 1}, ["trust_remote_code=1", TRUTH]),

@@ -1,6 +1,7 @@
 """What a checkpoint must hold, checked without building a model."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,13 @@ def check_folder(pretrained: str, folder: Path) -> None:
     """
     if not (folder / "config.json").is_file():
         adapter = (folder / "adapter_config.json").is_file()
+        way_out = (
+            "It holds an adapter: merge that into its model, and save the model"
+            if adapter
+            else "Give the one that does"
+        )
         raise OSError(
-            f"pretrained={pretrained}: the folder is not a complete checkpoint (it holds no config.json). "
-            + (
-                "It holds an adapter: merge that into its model and save the model"
-                if adapter
-                else "Give the folder that does"
-            )
+            f"pretrained={pretrained}: the folder is not a complete checkpoint (it holds no config.json). {way_out}"
         )
     files = [file for pattern in ("*config.json", "tokenizer.json", "*.index.json") for file in folder.glob(pattern)]
     content = {file.name: _json(pretrained, file) for file in files}
@@ -85,12 +86,21 @@ def _check_weights(pretrained: str, folder: Path, name: str, index: Any) -> None
             f"of weights are missing: {_some(lost)}). Download them too"
         )
     for name in sorted(names):
-        if name.endswith(".safetensors"):
-            try:
-                with safe_open(folder / name, framework="pt"):
-                    pass  # its header says whether the file is whole
-            except SafetensorError as error:
-                raise _broken(pretrained, name, error) from error
+        try:
+            _check_whole(folder / name)
+        except (SafetensorError, ValueError) as error:
+            raise _broken(pretrained, name, error) from error
+
+
+def _check_whole(file: Path) -> None:
+    """Check by its header, without reading the weights, that a file of weights is one, and all of it."""
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt"):
+            return
+    with file.open("rb") as opened:
+        pickled = opened.read(1) == b"\x80"  # as torch wrote them before it wrote archives
+    if not pickled and not zipfile.is_zipfile(file):
+        raise ValueError("neither an archive of torch's nor a pickle")
 
 
 def check_config(pretrained: str, config: Any) -> None:
@@ -104,11 +114,10 @@ def check_config(pretrained: str, config: Any) -> None:
         raise ValueError(f"pretrained={pretrained}: its config.json names no model_type of transformers. {CONVERTED}")
     if "mm_vision_tower" in config:
         raise ValueError(f"pretrained={pretrained}: this is LLaVA as its authors' own code reads it. {CONVERTED}")
-    packed = config.get("quantization_config")
-    if isinstance(packed, dict) and not AutoHfQuantizer.supports_quant_method(packed):
+    if not _can_unpack(config.get("quantization_config")):
         raise ValueError(
-            f"pretrained={pretrained}: its weights are quantised in a way that transformers {transformers.__version__} "
-            f"does not know (quant_method {packed.get('quant_method')!r}); use another checkpoint of the model"
+            f"pretrained={pretrained}: transformers {transformers.__version__} does not know how its weights are "
+            "quantised (quantization_config in config.json); use another checkpoint of the model"
         )
     if "auto_map" in config or kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return
@@ -140,6 +149,15 @@ def check_loaded(pretrained: str, found: Mapping[str, Any]) -> None:
             f"pretrained={pretrained}: {len(wrong)} of its weights do not fit its config.json, and would be random "
             f"numbers ({_some(wrong)}). The two are not from one model, or the download is not complete"
         )
+
+
+def _can_unpack(quantisation: Any) -> bool:
+    if quantisation is None:
+        return True
+    try:
+        return bool(AutoHfQuantizer.supports_quant_method(quantisation))
+    except (AttributeError, ValueError):  # not a mapping, or without a method
+        return False
 
 
 def _json(pretrained: str, file: Path) -> Any:

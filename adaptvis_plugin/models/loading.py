@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from adaptvis_plugin.models.checkpoint import check_config, check_folder, check_loaded, local_folder
-from adaptvis_plugin.models.options import Loading, text
+from adaptvis_plugin.models.options import Loading, check_text
 
 CAUSE_LENGTH = 400
 """Characters of another package's error that are quoted."""
@@ -88,7 +88,7 @@ def check_pretrained(pretrained: str, loading: Loading) -> Path | None:
     Raises:
         ValueError, OSError: as `load_model`.
     """
-    text("pretrained", pretrained, "a name on the hub or a folder; ./ before a folder's name that is a number")
+    check_text("pretrained", pretrained, "a name on the hub or a folder; ./ before a folder's name that is a number")
     folder = local_folder(pretrained)
     if folder is None:
         return None

@@ -38,8 +38,12 @@ class Loading:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype={self.dtype!r}: give one of {', '.join(DTYPES)}")
-        text("attn_implementation", self.attn_implementation, "eager, sdpa or another of transformers' names")
-        text("revision", self.revision, "a branch, a tag or a commit, as text")
+        check_text("attn_implementation", self.attn_implementation, "eager, sdpa or another of transformers' names")
+        check_text(
+            "revision",
+            self.revision,
+            "a branch, a tag or a commit; digits alone are read as a number, so give it in full",
+        )
         object.__setattr__(self, "trust_remote_code", boolean("trust_remote_code", self.trust_remote_code))
         self.place()
 
@@ -146,7 +150,7 @@ def boolean(name: str, value: Any) -> bool:
     return known[value]
 
 
-def text(name: str, value: Any, rule: str) -> None:
+def check_text(name: str, value: Any, rule: str) -> None:
     """Raise ValueError unless a value is text or None: lmms-eval hands over as a number what looks like one."""
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{name}={value!r}: give {rule}")

@@ -17,7 +17,7 @@ from adaptvis_plugin.decoding import Decoder, Method
 from adaptvis_plugin.images import decode
 from adaptvis_plugin.methods import METHODS, hyper_parameters, method_class
 from adaptvis_plugin.models.loading import load_model
-from adaptvis_plugin.models.options import text
+from adaptvis_plugin.models.options import check_text
 from adaptvis_plugin.models.presets import Preset, PromptStyle, Values, choose_method, find_preset, load_preset
 from adaptvis_plugin.models.prompts import chat_text, encode, paper_text
 
@@ -73,7 +73,7 @@ class Setup:
         for name, value in given.items():
             # A value out of range is one for every task: it is refused here, and not after the checkpoint was read.
             method_class(method).check(name, value)
-        text("preset", preset, "the name of a preset or the path of a YAML file")
+        check_text("preset", preset, "the name of a preset or the path of a YAML file")
         found = find_preset(pretrained) if preset is None else load_preset(preset)
         style = prompt if prompt is not None else found.prompt if found else "chat"
         if style not in ("paper", "chat"):
