@@ -8,6 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from adaptvis_plugin.decoding import AdaptVis, Decoder, Method, ScalingVis
+from adaptvis_plugin.models.runner import Setup
 from tests.random_models import random_batch, random_model
 
 
@@ -27,6 +28,24 @@ def test_alpha_must_be_finite_and_not_negative(alpha: Any) -> None:
 def test_threshold_is_a_probability(threshold: Any) -> None:
     with pytest.raises(ValueError, match=r"threshold=.*\[0, 1\]"):
         AdaptVis(0.5, 1.5, threshold)
+
+
+def test_reversed_coefficients_get_a_warning_once(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        AdaptVis(alpha_low=1.75, alpha_high=0.25, threshold=0.4)
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert record.levelname == "WARNING"
+    assert "alpha_low=1.75 is above alpha_high=0.25: alpha_low is used where the model is unsure" in said
+
+
+def test_coefficients_in_order_or_half_given_get_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    AdaptVis(0.5, 1.5, 0.4)
+    AdaptVis(1.0, 1.0, 0.4)
+    setup = Setup.create("adaptvis", "demo", None, None, {"alpha_low": 1.3})
+    assert not caplog.records, "the other coefficient is not known yet"
+    setup.choose("vsr")
+    assert "alpha_low=1.3 is above alpha_high=1.2" in caplog.text
 
 
 @pytest.mark.parametrize("options", [{"do_sample": True}, {"num_beams": 3}, {"do_sample": True, "temperature": 0.7}])

@@ -92,7 +92,7 @@ def test_without_a_hub_the_run_fails_and_says_how_to_go_on(tmp_path: Path) -> No
     """The README's second command, here where there is no hub: no results, and the ways out."""
     done = run("lmms-eval", *LMMS_EVAL, "--output_path", tmp_path / "out")
     assert not list(tmp_path.glob("out/*/*_results.json"))
-    assert "'llava-hf/llava-1.5-7b-hf' is neither a local folder nor" in done.stderr
+    assert "pretrained=llava-hf/llava-1.5-7b-hf: it is neither a local folder nor" in done.stderr
     assert "pretrained=demo" in done.stderr and "pretrained=/path/to/checkpoint" in done.stderr
 
 

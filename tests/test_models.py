@@ -4,7 +4,6 @@ import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -46,11 +45,9 @@ def test_each_value_can_be_overridden_alone() -> None:
     assert choose_method("adaptvis", "vsr", preset, {"threshold": 0.3}) == AdaptVis(0.5, 1.2, 0.3)
 
 
-@pytest.mark.parametrize("values", [{"alpha_low": -1}, {"threshold": 40}, {"alpha_high": "strong"}])
-def test_a_value_out_of_range_is_refused_before_a_checkpoint_is_read(values: dict[str, Any]) -> None:
-    (name,) = values
-    with pytest.raises(ValueError, match=f"{name}="):
-        Setup.create("adaptvis", "somebody/a-checkpoint-that-is-not-there", None, None, values)
+def test_a_value_out_of_range_is_refused_before_a_checkpoint_is_read() -> None:
+    with pytest.raises(ValueError, match="threshold=40"):
+        Setup.create("adaptvis", "somebody/a-checkpoint-that-is-not-there", None, None, {"threshold": 40})
 
 
 def test_presets_are_found_by_checkpoint() -> None:
@@ -62,30 +59,6 @@ def test_a_preset_of_ones_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("description: mine\nprompt: chat\nsettings: {pope: {scalingvis: {alpha: 1.3}}}\n")
     assert choose_method("scalingvis", "pope", load_preset(file), {}) == ScalingVis(1.3)
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        ("description: x\nprompt: latin\n", "prompt"),
-        ("description: x\nsettings: {vsr: {scalingvis: {alpha: -1}}}\n", "alpha=-1.* finite number >= 0"),
-        ("description: x\nsettings: {vsr: {adaptvis: {alpha_low: 0.5}}}\n", "adaptvis takes alpha_low, alpha_high"),
-        ("description: x\nsettings: {vsr: {sharpvis: {alpha: 2}}}\n", "unknown method 'sharpvis'; there are: baseline"),
-        ("description: x\nalpha: 2\n", "Extra inputs"),
-        ("- a list", "not a preset"),
-        ("{", "not a preset"),
-    ],
-)
-def test_a_wrong_preset_is_named(tmp_path: Path, content: str, complaint: str) -> None:
-    file = tmp_path / "wrong.yaml"
-    file.write_text(content)
-    with pytest.raises(ValueError, match=rf"(?s)wrong\.yaml: not a preset: .*{complaint}|{complaint}"):
-        load_preset(file)
-
-
-def test_an_unknown_preset_lists_the_known() -> None:
-    with pytest.raises(ValueError, match=r"unknown preset 'llava-1.5-7': presets are .*Did you mean llava-1.5-7b\?"):
-        load_preset("llava-1.5-7")
 
 
 def test_a_task_without_settings_needs_values() -> None:
@@ -133,34 +106,7 @@ def test_an_image_without_its_token_is_named() -> None:
         encode(processor, ["<image>\nUSER: a\nASSISTANT:", "USER: b\nASSISTANT:"], [[image], [image]])
 
 
-def test_a_hub_that_cannot_be_reached_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(OSError, match=r"(?s)'somebody/some-vlm' is neither.*pretrained=/path/to.*pretrained=demo"):
-        load_model("somebody/some-vlm")
-
-
-def test_an_incomplete_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"not a complete checkpoint \(it holds no config.json\)"):
-        load_model(str(tmp_path))
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
-    with pytest.raises(OSError, match="not a complete checkpoint"):
-        load_model(str(tmp_path))
-
-
 def test_a_text_model_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(ValueError, match="model type 'llama' is not an image-text-to-text model"):
         load_model(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        ({"dtype": "float13"}, "dtype='float13'"),
-        ({"device": "cuda"}, "no CUDA device"),
-        ({"device": "cpu", "device_map": "auto"}, "give one"),
-    ],
-)
-def test_unusable_arguments_are_named(arguments: dict[str, str], complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        load_model("demo", **arguments)  # type: ignore[arg-type]

@@ -58,6 +58,11 @@ say("stock", command(*data, "--model", "llava_v1.5_7bb"))
 say("nothing", command(*data))
 say("argument", command(*data, *model, "--model-args", "alhpa=0.5"))
 say("value", command(*data, *model, "--model-args", "alpha=-1"))
+say("truth", command(*data, *model, "--model-args", "trust_remote_code=no"))
+say("device", command(*data, *model, "--model-args", "device=gpu"))
+say("dtype", command(*data, *model, "--model-args", "dtype=int8"))
+say("folder", command(*data, *model, "--model-args", "pretrained=/nowhere/llava"))
+say("count", command(*data, *model, "--model-args", "max_new_tokens=0"))
 say("form", command(*data, *model, "--model-args", "alpha"))
 say("stray", command(*data, "--model", "llava_v1.5_7b", "--model-args", "alpha=1"))
 say("settings", command("--data", "MMBench_DEV_EN", *model))
@@ -90,6 +95,11 @@ say("clash", [[a, b] for a in TASKS for b in SUPPORTED_DATASETS if a != b and (a
             "unknown model_args alhpa=0.5; the hyper-parameters of scalingvis are: alpha. Did you mean alpha?",
         ),
         ("value", "alpha=-1: a coefficient"),
+        ("truth", "trust_remote_code='no': give true or false"),
+        ("device", "device='gpu': not a device of torch; give cpu, cuda or cuda:N"),
+        ("dtype", "dtype='int8': give one of auto, float32"),
+        ("folder", "pretrained=/nowhere/llava: there is no such folder"),
+        ("count", "max_new_tokens=0: give a whole number of at least 1"),
         ("form", "'alpha' is not NAME=VALUE"),
         ("stray", "--model-args is for this plugin's models"),
         ("settings", "the preset has no settings for it, so give alpha"),

@@ -1,5 +1,6 @@
 """What a decoding method is: a rule from the plain model's confidence to a coefficient per row."""
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 
@@ -12,7 +13,18 @@ class Method(ABC):
     A method is a frozen dataclass whose fields are its hyper-parameters; it sees only the plain model's confidence
     and answers with the coefficient alpha of every row. What alpha does to the attention is the same for all
     methods and stands in `adaptvis_plugin.decoding.attention`.
+
+    Raises:
+        ValueError: if a hyper-parameter has a value that `check` refuses.
     """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # every method is a dataclass
+            self.check(field.name, getattr(self, field.name))
+
+    @classmethod  # noqa: B027  # not abstract: a method need not restrict its hyper-parameters
+    def check(cls, name: str, value: float) -> None:
+        """Raise ValueError unless the hyper-parameter may have that value, whatever the others have."""
 
     @abstractmethod
     def choose(self, confidence: torch.Tensor) -> torch.Tensor:

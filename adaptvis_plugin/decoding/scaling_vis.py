@@ -19,8 +19,10 @@ class ScalingVis(Method):
 
     alpha: float
 
-    def __post_init__(self) -> None:
-        check_alpha("alpha", self.alpha)
+    @classmethod
+    def check(cls, name: str, value: float) -> None:
+        """Raise ValueError unless the value is a coefficient."""
+        check_alpha(name, value)
 
     def choose(self, confidence: torch.Tensor) -> torch.Tensor:
         """Return alpha for every row, shape (batch,)."""

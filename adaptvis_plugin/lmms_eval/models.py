@@ -5,11 +5,13 @@
 """
 
 import math
+import os
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -25,9 +27,10 @@ from transformers import BatchFeature
 from adaptvis_plugin.decoding.decoder import Statistics
 from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
 from adaptvis_plugin.methods import METHODS
+from adaptvis_plugin.models.options import Loading
 from adaptvis_plugin.models.runner import Answer, Question, Runner, Setup, positive, read_image
 
-ARGUMENTS = ("pretrained", "preset", "prompt", "batch_size", "dtype")
+ARGUMENTS = ("pretrained", "preset", "prompt", "batch_size", *(field.name for field in fields(Loading)))
 """Model arguments to suggest when a misspelt one is given."""
 
 GREEDY = {"do_sample": (False, None), "num_beams": (1, None), "temperature": (0, 0.0, None)}
@@ -60,7 +63,7 @@ class SteeredModel(lmms):
         preset: name or path of a preset; by default the one that names the checkpoint.
         prompt: `paper` or `chat`; by default the preset's, else `chat`.
         batch_size: rows per batch.
-        dtype, device, device_map, attn_implementation, revision, trust_remote_code: see `load_model`.
+        dtype, device, device_map, attn_implementation, revision, trust_remote_code: see `Loading`.
         alpha, alpha_low, alpha_high, threshold: the method's hyper-parameters, in place of the preset's.
 
     Raises:
@@ -92,24 +95,41 @@ class SteeredModel(lmms):
         given = {name: _given(value) for name, value in values.items()}
         self.batch_size_per_gpu = positive("batch_size", batch_size)
         setup = Setup.create(self.method, pretrained, _given(preset), _given(prompt), given, ARGUMENTS)
-
-        self.accelerator = Accelerator()
-        self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        device, device_map = _given(device), _given(device_map)
-        if device_map is not None:
-            device = None  # the framework always fills in a device; the user's map is the more specific wish
-        elif self._world_size > 1 or (device or "").startswith("cuda"):
-            device = str(self.accelerator.device)
-        self.runner = Runner(
-            setup,
+        loading = Loading(
             dtype=dtype,
-            device=device,
-            device_map=device_map,
+            device=_given(device),
+            device_map=_given(device_map),
             attn_implementation=_given(attn_implementation),
             revision=_given(revision),
             trust_remote_code=trust_remote_code,
         )
+        self.accelerator = Accelerator()
+        self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
+        if self._world_size > 1:
+            ranks = int(os.environ.get("LOCAL_WORLD_SIZE", self._world_size))
+            loading = loading.of_rank(self.accelerator.local_process_index, ranks, self.accelerator.device.type)
+        self.runner = Runner(setup, **asdict(loading))
         self._model = self.runner.model
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> "SteeredModel":
+        """As lmms-eval's own, with errors that say what is wrong; there the last of two values would win.
+
+        Raises:
+            ValueError: if it is not NAME=VALUE,..., or an argument comes twice, here or by an option of the command.
+        """
+        if "{" not in arg_string and (odd := [part for part in arg_string.split(",") if part and "=" not in part]):
+            raise ValueError(f"--model_args {arg_string}: {odd[0]!r} is not NAME=VALUE; write for example alpha=0.8")
+        names = re.findall(r"(?:^|,)\s*(\w+)\s*=", arg_string)
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"--model_args {arg_string}: {twice[0]} is given twice")
+        options = [name for name, value in (additional_config or {}).items() if value is not None]
+        if both := [name for name in names if name in options]:
+            raise ValueError(
+                f"--model_args {arg_string}: give {both[0]} by the option --{both[0]} (or its default) and not here too"
+            )
+        model: SteeredModel = super().create_from_arg_string(arg_string, additional_config)
+        return model
 
     @property
     def batch_size(self) -> int:

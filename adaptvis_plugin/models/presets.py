@@ -1,21 +1,39 @@
 """Presets: a method's hyper-parameters per task, and the prompt they were found with, as YAML in `configs/`."""
 
 import difflib
+import logging
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from textwrap import shorten
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from adaptvis_plugin.methods import build_method, hyper_parameters
 from adaptvis_plugin.paths import CONFIGS
+from adaptvis_plugin.vlmevalkit.names import TASKS
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from adaptvis_plugin.decoding import Method
+
+log = logging.getLogger(__name__)
+
+ALIKE = 0.85
+"""How alike two names of tasks are, as difflib counts, when one may be the other misspelt."""
 
 PromptStyle = Literal["paper", "chat"]
 
-Values = dict[str, float]
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):  # pydantic takes it for 1 or 0, and YAML takes yes, no, on and off for one
+        raise ValueError(f"give a number, not a truth value ({str(value).lower()})")
+    return value
+
+
+Values = dict[str, Annotated[float, BeforeValidator(_no_truth_value)]]
 
 
 class Preset(BaseModel):
@@ -38,15 +56,18 @@ class Preset(BaseModel):
     @field_validator("settings")
     @classmethod
     def _complete(cls, settings: dict[str, dict[str, Values]]) -> dict[str, dict[str, Values]]:
-        for methods in settings.values():
+        for task, methods in settings.items():
+            _check_task(task)
             for name, values in methods.items():
-                build_method(name, values)
+                try:
+                    build_method(name, values)
+                except ValueError as error:
+                    raise ValueError(f"{task}: {name}: {error}") from error
         return settings
 
     def values(self, task: str, method: str) -> Values:
         """The hyper-parameters of a method for a task; empty if the preset has none."""
-        base = task.removesuffix("_val").removesuffix("_test")
-        return dict(self.settings.get(base, {}).get(method, {}))
+        return dict(self.settings.get(_without_split(task), {}).get(method, {}))
 
 
 def load_preset(name: str | Path) -> Preset:
@@ -68,8 +89,10 @@ def load_preset(name: str | Path) -> Preset:
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Preset.model_validate(content)
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ValueError(f"{path}: not a preset: {error}") from error
+    except ValidationError as error:
+        raise ValueError(f"{path}: not a preset: {'; '.join(map(_readable, error.errors()))}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a preset, since it is not YAML: {' '.join(str(error).split())}") from error
 
 
 def find_preset(pretrained: str) -> Preset | None:
@@ -100,7 +123,42 @@ def choose_method(
     missing = [parameter for parameter in hyper_parameters(name) if parameter not in values]
     if missing:
         source = "the preset has no settings" if preset else "there is no preset"
+        near = difflib.get_close_matches(_without_split(task), preset.settings if preset else (), 1, ALIKE)
         raise ValueError(
             f"{name} on task {task!r}: {source} for it, so give {', '.join(missing)} (or another {way_out})"
+            + (f"; it has some for {near[0]!r}" if near else "")
         )
     return build_method(name, values)
+
+
+def _without_split(task: str) -> str:
+    """The name under which a preset has a task."""
+    return task.removesuffix("_val").removesuffix("_test")
+
+
+def _check_task(task: str) -> None:
+    """Check the name of a task in a preset.
+
+    It may be a task of the framework or of the user's own, even one whose name is very like one of this plugin's. So
+    only what is never looked up is refused, and a name that looks misspelt gets a warning.
+
+    Raises:
+        ValueError: for the name of a split, or VLMEvalKit's name for a task of this plugin.
+    """
+    right = TASKS.get(task) or _without_split(task)
+    if right != task:
+        raise ValueError(f"{task}: this key is never looked up; write {right}, which stands for its splits too")
+    if task not in TASKS.values() and (near := difflib.get_close_matches(task.casefold(), TASKS.values(), 1, ALIKE)):
+        _warn_of_misspelt(task, near[0])
+
+
+@cache
+def _warn_of_misspelt(task: str, near: str) -> None:
+    log.warning("a preset has settings for the task %r, which is none of this plugin's; did you mean %r?", task, near)
+
+
+def _readable(error: "ErrorDetails") -> str:
+    """One of pydantic's errors as KEY: what is wrong."""
+    place = ".".join(str(part) for part in error["loc"])
+    given = "" if error["type"] == "value_error" else f" (it is {shorten(repr(error['input']), 60)})"
+    return (f"{place}: " if place else "") + error["msg"].removeprefix("Value error, ") + given

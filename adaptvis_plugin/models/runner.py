@@ -15,8 +15,9 @@ from transformers import BatchFeature
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import Decoder, Method
 from adaptvis_plugin.images import decode
-from adaptvis_plugin.methods import build_method, hyper_parameters
+from adaptvis_plugin.methods import METHODS, hyper_parameters, method_class
 from adaptvis_plugin.models.loading import load_model
+from adaptvis_plugin.models.options import check_text
 from adaptvis_plugin.models.presets import Preset, PromptStyle, Values, choose_method, find_preset, load_preset
 from adaptvis_plugin.models.prompts import chat_text, encode, paper_text
 
@@ -67,19 +68,16 @@ class Setup:
         known = hyper_parameters(method)
         for name, value in values.items():
             if name not in known:
-                near = difflib.get_close_matches(name, [*known, *arguments], 1)
-                raise ValueError(
-                    f"unknown model_args {name}={value!r}; the hyper-parameters of {method} are: "
-                    f"{', '.join(known) or 'none'}" + (f". Did you mean {near[0]}?" if near else "")
-                )
-        found = load_preset(preset) if preset else find_preset(pretrained)
-        style = prompt or (found.prompt if found else "chat")
+                raise ValueError(_unknown(method, name, value, arguments))
+        given = {name: value for name, value in values.items() if value is not None}
+        for name, value in given.items():
+            # A value out of range is one for every task: it is refused here, and not after the checkpoint was read.
+            method_class(method).check(name, value)
+        check_text("preset", preset, "the name of a preset or the path of a YAML file")
+        found = find_preset(pretrained) if preset is None else load_preset(preset)
+        style = prompt if prompt is not None else found.prompt if found else "chat"
         if style not in ("paper", "chat"):
             raise ValueError(f"prompt={style!r}: give paper (the authors' wording) or chat (the model's template)")
-        given = {name: value for name, value in values.items() if value is not None}
-        # A value out of range is one for every task: it is refused here, and not after the checkpoint was read. The
-        # hyper-parameters not given stand at 1, which every coefficient and threshold may be.
-        build_method(method, {**dict.fromkeys(known, 1.0), **given})
         return cls(method, pretrained, found, cast(PromptStyle, style), given)
 
     def choose(self, task: str) -> Method:
@@ -233,6 +231,17 @@ def read_image(image: str | Image.Image) -> Image.Image:
         with Image.open(image) as opened:
             return decode(opened).convert("RGB")
     return decode(image).convert("RGB")
+
+
+def _unknown(method: str, name: str, value: Any, arguments: Sequence[str]) -> str:
+    """What to say of an argument that is none of a method's hyper-parameters, nor of the adapter's own arguments."""
+    known = hyper_parameters(method)
+    others = [other for other in METHODS if name in hyper_parameters(other)]
+    near = difflib.get_close_matches(name, [*known, *arguments], 1)
+    hint = f". {name} is one of {others[0]}" if others else f". Did you mean {near[0]}?" if near else ""
+    return (
+        f"unknown model_args {name}={value!r}; the hyper-parameters of {method} are: {', '.join(known) or 'none'}{hint}"
+    )
 
 
 def _before(text: str, until: Sequence[str]) -> str:

@@ -1,35 +1,29 @@
 """A model's arguments, checked without loading anything. Imports nothing of VLMEvalKit."""
 
+import contextlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import yaml
-
 from adaptvis_plugin.methods import METHODS
+from adaptvis_plugin.models.loading import check_pretrained
+from adaptvis_plugin.models.options import Loading
 from adaptvis_plugin.models.runner import Setup, positive
 from adaptvis_plugin.vlmevalkit.names import OTHER_TOKENS, PAPER_TOKENS, TASKS
 
 
-@dataclass(frozen=True)
-class Arguments:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Loading):
     """What the model class takes, from a registered name, `--model-args` or a `--config` file.
 
     Attributes:
         setup: method, checkpoint, preset, prompt and hyper-parameters.
         max_new_tokens: longest answer; None for the data set's.
         batch_size: questions per batch.
-        dtype, device, device_map, attn_implementation, revision, trust_remote_code: see `load_model`.
     """
 
     setup: Setup
     max_new_tokens: int | None = None
     batch_size: int = 1
-    dtype: str = "auto"
-    device: str | None = None
-    device_map: str | None = None
-    attn_implementation: str | None = None
-    revision: str | None = None
-    trust_remote_code: bool = False
 
     @classmethod
     def parse(
@@ -44,6 +38,7 @@ class Arguments:
 
         Raises:
             ValueError: for one that is missing, unknown or unusable.
+            OSError: if the checkpoint is a folder that is not complete.
         """
         if method is None:
             raise ValueError(f"give the method: one of {', '.join(METHODS)}")
@@ -56,12 +51,13 @@ class Arguments:
         for name in ("max_new_tokens", "batch_size"):
             if name in rest:
                 rest[name] = positive(name, rest[name])
-        return cls(setup, **rest)
+        arguments = cls(setup=setup, **rest)
+        check_pretrained(pretrained, arguments)
+        return arguments
 
     def loading(self) -> dict[str, Any]:
         """The arguments of `load_model`."""
-        names = ("dtype", "device", "device_map", "attn_implementation", "revision", "trust_remote_code")
-        return {name: getattr(self, name) for name in names}
+        return {field.name: getattr(self, field.name) for field in fields(Loading)}
 
     def task(self, dataset: str) -> str:
         """The name under which a preset has settings for a data set: this plugin's task, or the data set's own name."""
@@ -90,7 +86,7 @@ class Arguments:
 
 
 def parse_model_args(text: str) -> dict[str, Any]:
-    """`alpha=0.8,device=cpu` as a mapping, with numbers and booleans for what.
+    """`alpha=0.8,device=cpu` as a mapping, with numbers and booleans for what looks like one, as lmms-eval does it.
 
     Raises:
         ValueError: if a part is not NAME=VALUE, or a name comes twice.
@@ -104,5 +100,16 @@ def parse_model_args(text: str) -> dict[str, Any]:
             )
         if name in found:
             raise ValueError(f"--model-args {text!r}: {name} is given twice")
-        found[name] = yaml.safe_load(value)
+        found[name] = _value(value)
     return found
+
+
+def _value(text: str) -> Any:
+    """A value from the command line; not by YAML, to which `no` is false, `1:30` is 90 and `1e-1` is text."""
+    known = {"true": True, "True": True, "false": False, "False": False, "None": None}
+    if text in known:
+        return known[text]
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(text)
+    return text

@@ -1,0 +1,237 @@
+"""Wrong model arguments: what each error says, on one line, in the shared code and through both adapters."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import lmms_eval.models
+import pytest
+import torch
+
+from adaptvis_plugin.models.loading import load_model
+from adaptvis_plugin.models.options import Loading
+from adaptvis_plugin.models.presets import load_preset
+from adaptvis_plugin.models.runner import Runner, Setup
+from adaptvis_plugin.vlmevalkit.arguments import Arguments, parse_model_args
+from tests.wrong_input import checkpoint, config, refusal
+
+DTYPES = "give one of auto, float32, bfloat16, float16, float64"
+DEVICES = "give cpu, cuda or cuda:N"
+TRUTH = "give true or false"
+
+OPTIONS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"dtype": "int8"}, ["dtype='int8'", DTYPES]),
+    ({"dtype": "int64"}, ["dtype='int64'", DTYPES]),
+    ({"dtype": "float"}, ["dtype='float'", DTYPES]),
+    ({"dtype": "foo"}, ["dtype='foo'", DTYPES]),
+    ({"dtype": "float8_e4m3fn"}, ["dtype='float8_e4m3fn'", DTYPES]),
+    ({"dtype": 16}, ["dtype=16", DTYPES]),
+    ({"device": "gpu"}, ["device='gpu'", DEVICES]),
+    ({"device": "cuda:x"}, ["device='cuda:x'", DEVICES]),
+    ({"device": 0}, ["device=0", DEVICES]),
+    ({"device": "meta"}, ["device='meta'", DEVICES]),
+    ({"device": f"cuda:{torch.cuda.device_count()}"}, [f"device='cuda:{torch.cuda.device_count()}'", "device=cpu"]),
+    ({"device_map": "foo"}, ["device_map='foo'", DEVICES, "auto, balanced"]),
+    ({"device_map": 1.0}, ["device_map=1.0", DEVICES, "auto, balanced"]),
+    ({"device_map": f"cuda:{torch.cuda.device_count()}"}, ["device_map='cuda:", "device_map=cpu"]),
+    ({"device": "cpu", "device_map": "auto"}, ["device='cpu'", "device_map='auto'", "give one"]),
+    ({"attn_implementation": "foo"}, ["pretrained=demo, attn_implementation=foo", "eager", "Without attn_impl"]),
+    ({"attn_implementation": 2}, ["attn_implementation=2", "eager, sdpa"]),
+    ({"revision": "nosuch"}, ["revision='nosuch'", "pretrained=demo is a folder", "leave it out"]),
+    ({"revision": 1234567}, ["revision=1234567", "a branch, a tag or a commit", "in full"]),
+    ({"trust_remote_code": "no"}, ["trust_remote_code='no'", TRUTH]),
+    ({"trust_remote_code": "maybe"}, ["trust_remote_code='maybe'", TRUTH]),
+    ({"trust_remote_code": 1}, ["trust_remote_code=1", TRUTH]),
+    ({"trust_remote_code": "TRUE"}, ["trust_remote_code='TRUE'", TRUTH]),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), OPTIONS, ids=lambda value: str(value)[:40])
+def test_an_unusable_option_is_named_with_the_rule(options: dict[str, Any], words: list[str]) -> None:
+    said = refusal(lambda: load_model("demo", **options))
+    assert [word for word in words if word not in said] == []
+
+
+@pytest.mark.skipif(find_spec("flash_attn") is not None, reason="is about a machine without flash attention")
+def test_a_kernel_that_is_not_installed_is_named() -> None:
+    said = refusal(lambda: load_model("demo", attn_implementation="flash_attention_2"))
+    assert "attn_implementation=flash_attention_2" in said and "Without attn_implementation" in said
+
+
+@pytest.mark.parametrize("spelling", [True, "true", "True"])
+def test_spellings_of_true(spelling: Any) -> None:
+    assert Loading(trust_remote_code=spelling).trust_remote_code is True
+
+
+@pytest.mark.parametrize("spelling", [False, "false", "False"])
+def test_spellings_of_false(spelling: Any) -> None:
+    assert Loading(trust_remote_code=spelling).trust_remote_code is False
+
+
+COEFFICIENT = "a finite number >= 0"
+
+SETUPS: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("scalingvis", {"alpha": -1}, ["alpha=-1", COEFFICIENT]),
+    ("scalingvis", {"alpha": "abc"}, ["alpha='abc'", COEFFICIENT]),
+    ("scalingvis", {"alpha": float("nan")}, ["alpha=nan", COEFFICIENT]),
+    ("scalingvis", {"alpha": float("inf")}, ["alpha=inf", COEFFICIENT]),
+    ("scalingvis", {"alpha": True}, ["alpha=True", COEFFICIENT]),
+    ("scalingvis", {"alhpa": 1}, ["alhpa=1", "Did you mean alpha?"]),
+    ("scalingvis", {"threshold": 0.4}, ["threshold=0.4", "threshold is one of adaptvis"]),
+    ("adaptvis", {"alpha": 0.5}, ["alpha=0.5", "alpha_low, alpha_high, threshold", "alpha is one of scalingvis"]),
+    ("adaptvis", {"threshold": 2}, ["threshold=2", "[0, 1]"]),
+    ("adaptvis", {"alpha_low": -0.5}, ["alpha_low=-0.5", COEFFICIENT]),
+    ("baseline", {"alpha": 1}, ["alpha=1", "none", "alpha is one of scalingvis"]),
+    ("baseline", {"trust_remote_cod": True}, ["trust_remote_cod=True", "Did you mean trust_remote_code?"]),
+    ("baseline", {"colour": None}, ["colour=None", "the hyper-parameters of baseline are: none"]),
+    ("baseline", {"prompt": "foo"}, ["prompt='foo'", "paper", "chat"]),
+    ("baseline", {"prompt": True}, ["prompt=True", "paper", "chat"]),
+    ("baseline", {"prompt": 0}, ["prompt=0", "paper", "chat"]),
+    ("baseline", {"preset": "llava-1.5"}, ["'llava-1.5'", "presets are", "Did you mean llava-1.5-7b?"]),
+    ("baseline", {"preset": "nowhere.yaml"}, ["'nowhere.yaml'", "presets are", "path of a YAML file"]),
+    ("baseline", {"preset": 1.5}, ["preset=1.5", "the path of a YAML file"]),
+]
+
+
+@pytest.mark.parametrize(("method", "values", "words"), SETUPS)
+def test_a_wrong_setting_is_named(method: str, values: dict[str, Any], words: list[str]) -> None:
+    values = dict(values)
+    preset, prompt = values.pop("preset", None), values.pop("prompt", None)
+    said = refusal(lambda: Setup.create(method, "demo", preset, prompt, values, ["trust_remote_code"]))
+    assert [word for word in words if word not in said] == []
+
+
+PRESETS: list[tuple[str, list[str]]] = [
+    ("prompt: chat", ["description", "Field required"]),
+    ("description: x\nprompt: latin", ["prompt", "'latin'", "'paper' or 'chat'"]),
+    ("description: x\npretrained: demo", ["pretrained", "'demo'", "valid tuple"]),
+    ("description: x\nalpha: 2", ["alpha", "Extra inputs are not permitted"]),
+    ("description: x\nsettings: {vsr: {scalingvis: {alpha: -1}}}", ["vsr: scalingvis: alpha=-1.0", COEFFICIENT]),
+    ("description: x\nsettings: {vsr: {scalingvis: {alpha: abc}}}", ["settings.vsr.scalingvis.alpha", "'abc'"]),
+    ("description: x\nsettings: {vsr: {scalingvis: {alpha: yes}}}", ["settings.vsr.scalingvis.alpha", "(true)"]),
+    ("description: x\nsettings: {vsr: {adaptvis: {threshold: 2}}}", ["vsr: adaptvis", "takes alpha_low, alpha_high"]),
+    ("description: x\nsettings: {vsr: {sharpvis: {alpha: 2}}}", ["vsr: sharpvis", "there are: baseline, scalingvis"]),
+    ("description: x\nsettings: {vsr_val: {scalingvis: {alpha: 2}}}", ["vsr_val", "never looked up", "write vsr,"]),
+    ("description: x\nsettings: {VSR_QA: {scalingvis: {alpha: 2}}}", ["VSR_QA", "never looked up", "write vsr,"]),
+    (
+        "description: x\nsettings: {refcoco_seg_val: {scalingvis: {alpha: 2}}}",
+        ["refcoco_seg_val", "write refcoco_seg,"],
+    ),
+    ("- a\n- list", ["['a', 'list']"]),
+    ("description: [", ["not YAML"]),
+    ("description: x\n\tprompt: chat", ["not YAML"]),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), PRESETS)
+def test_a_wrong_preset_is_named_with_file_and_key(tmp_path: Path, content: str, words: list[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(content)
+    said = refusal(lambda: load_preset(file))
+    assert said.startswith(f"{file}: not a preset")
+    assert [word for word in words if word not in said] == []
+
+
+def test_a_preset_s_task_that_looks_misspelt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be a task of the user's own, so it is no error until the task it may have meant has no settings."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("description: x\nsettings: {whatsup_controled_a: {scalingvis: {alpha: 2}}, pope: {}}")
+    setup = Setup.create("scalingvis", "demo", str(file), None, {})
+    load_preset(file)
+    assert [record.getMessage() for record in caplog.records] == [
+        "a preset has settings for the task 'whatsup_controled_a', which is none of this plugin's; did you mean "
+        "'whatsup_controlled_a'?"
+    ]
+    said = refusal(lambda: setup.choose("whatsup_controlled_a_val"))
+    assert "so give alpha" in said and "it has some for 'whatsup_controled_a'" in said
+
+
+# What lmms-eval and VLMEvalKit hand over of the same text, as far as their arguments are the same.
+
+
+def through_lmms_eval(text: str, method: str = "scalingvis") -> Any:
+    model: Any = lmms_eval.models.get_model(f"vlm_{method}")
+    return model.create_from_arg_string(text, {"batch_size": 1, "max_batch_size": None, "device": None})
+
+
+def through_vlmevalkit(text: str, method: str = "scalingvis") -> Any:
+    arguments = Arguments.parse(method, **parse_model_args(text))
+    return Runner(arguments.setup, **arguments.loading())
+
+
+ADAPTERS = pytest.mark.parametrize("build", [through_lmms_eval, through_vlmevalkit])
+
+TEXTS: list[tuple[str, list[str]]] = [
+    ("pretrained=demo,trust_remote_code=no", ["trust_remote_code='no'", TRUTH]),
+    ("pretrained=demo,trust_remote_code=maybe", ["trust_remote_code='maybe'", TRUTH]),
+    ("pretrained=demo,trust_remote_code=1", ["trust_remote_code=1", TRUTH]),
+    ("pretrained=demo,dtype=int8", ["dtype='int8'", DTYPES]),
+    ("pretrained=demo,device=gpu", ["device='gpu'", DEVICES]),
+    ("pretrained=demo,device=1", ["device=1", DEVICES]),
+    (f"pretrained=demo,device=cuda:{torch.cuda.device_count()}", ["device='cuda:", "device=cpu"]),
+    ("pretrained=demo,device_map=foo", ["device_map='foo'", "auto, balanced"]),
+    ("pretrained=demo,device=cpu,device_map=auto", ["device='cpu'", "device_map='auto'", "give one"]),
+    ("pretrained=demo,attn_implementation=foo", ["attn_implementation=foo", "eager"]),
+    ("pretrained=demo,revision=nosuch", ["revision='nosuch'", "is a folder"]),
+    ("pretrained=/nowhere/llava", ["pretrained=/nowhere/llava", "no such folder"]),
+    ("pretrained=demo,alpha=nan", ["alpha=nan", COEFFICIENT]),
+    ("pretrained=demo,alpha=no", ["alpha='no'", COEFFICIENT]),
+    ("pretrained=demo,alpha=1:30", ["alpha='1:30'", COEFFICIENT]),
+    ("pretrained=demo,alpha=0.5,alpha=0.8", ["alpha is given twice"]),
+    ("pretrained=demo,alpha_low=0.5", ["alpha_low=0.5", "alpha_low is one of adaptvis"]),
+    ("pretrained=demo,devce=cpu", ["devce='cpu'", "Did you mean device?"]),
+    ("pretrained=demo,prompt=foo", ["prompt='foo'", "paper", "chat"]),
+    ("pretrained=demo,preset=foo", ["'foo'", "presets are"]),
+    ("pretrained=demo,alpha", ["NAME=VALUE"]),
+]
+
+
+@ADAPTERS
+@pytest.mark.parametrize(("text", "words"), TEXTS)
+def test_both_adapters_name_what_is_wrong(build: Callable[[str], Any], text: str, words: list[str]) -> None:
+    said = refusal(lambda: build(text))
+    assert [word for word in words if word not in said] == []
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "abc", "auto", "1.5", "true"])
+def test_counts_are_whole_numbers(value: str) -> None:
+    model: Any = lmms_eval.models.get_model("vlm_baseline")
+    rule = "give a whole number of at least 1"
+    assert rule in refusal(lambda: model.create_from_arg_string("pretrained=demo", {"batch_size": value}))
+    for name in ("batch_size", "max_new_tokens"):
+        said = refusal(lambda name=name: through_vlmevalkit(f"pretrained=demo,{name}={value}", "baseline"))  # type: ignore[misc]
+        assert f"{name}=" in said and rule in said
+
+
+def test_batch_size_in_lmms_eval_s_model_args_is_refused_with_the_option_to_use() -> None:
+    """The command always hands over --batch_size, whose default is 1."""
+    assert "by the option --batch_size" in refusal(lambda: through_lmms_eval("pretrained=demo,batch_size=8"))
+
+
+@ADAPTERS
+@pytest.mark.parametrize("alpha", ["1e-1", "0.1", ".1"])
+def test_numbers_may_be_written_in_every_usual_way(build: Callable[[str], Any], alpha: str) -> None:
+    found = build(f"pretrained=demo,alpha={alpha},trust_remote_code=False")
+    assert getattr(found, "runner", found).setup.overrides == {"alpha": 0.1}
+
+
+@ADAPTERS
+@pytest.mark.parametrize("answer", ["no", "maybe", "0", "off", "n", "false"])
+def test_a_checkpoint_s_code_runs_only_for_true(
+    build: Callable[[str], Any], answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder, marker = checkpoint(tmp_path / "own"), tmp_path / "executed"
+    (folder / "own.py").write_text(
+        f"open({str(marker)!r}, 'w').close()\n"
+        "from transformers import LlavaConfig\n"
+        "class Config(LlavaConfig):\n"
+        "    model_type = 'own'\n"
+    )
+    config(folder, model_type="own", auto_map={"AutoConfig": "own.Config"})
+    refusal(lambda: build(f"pretrained={folder},trust_remote_code={answer}"))
+    assert not marker.exists()
+    with pytest.raises(ValueError, match="cannot be loaded"):  # it brings a config and no model
+        build(f"pretrained={folder},trust_remote_code=true")
+    assert marker.exists()
