@@ -10,8 +10,8 @@ be rolled back, a second complete pass is made, with only its last row steered. 
 off the masks and the cache of its plain pass.
 """
 
+import logging
 import threading
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,8 @@ from adaptvis_plugin.decoding.inspection import inspect_model, unwrapped
 from adaptvis_plugin.decoding.method import Method, check_alpha
 from adaptvis_plugin.decoding.plain_pass import Plain, plain_pass
 from adaptvis_plugin.decoding.prefix import SharedPrefixes
+
+log = logging.getLogger(__name__)
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _locks_guard = threading.Lock()
@@ -105,6 +107,7 @@ class Decoder:
         self._decoder = inspect_model(self.model)
         self.image_token_id = self._decoder.image_token_id
         self.stats = Statistics()
+        self._told_of_bare_rows = False
         capacity = self.model.get_memory_footprint() // 20 if prefix_bytes is None else prefix_bytes
         self._prefixes = SharedPrefixes(self.model, capacity)
         with _locks_guard:
@@ -135,8 +138,8 @@ class Decoder:
         Args:
             inputs: what the model's processor returns: `input_ids` and `attention_mask` of shape (batch, tokens), left
                 padded, `pixel_values`, and whatever else the family needs. Image tokens are all the positions that
-                hold the image placeholder, of any number of images. A row without any is decoded plainly, with a
-                warning. Without a mask, pad tokens are masked as `generate` masks them.
+                hold the image placeholder, of any number of images. A row without any is decoded plainly, and
+                the first such row is logged. Without a mask, pad tokens are masked as `generate` masks them.
             method: the rule that gives each row its coefficient.
             max_new_tokens: upper bound on the answer's length in tokens.
             **generation: further options of transformers' `generate`, such as `stop_strings` and `tokenizer`.
@@ -246,13 +249,14 @@ class Decoder:
                 f"{type(self.model).__name__} is in train mode, where dropout changes the answers; call model.eval()"
             )
 
-    @staticmethod
-    def _steerable(plain: Plain, alpha: torch.Tensor) -> torch.Tensor:
-        """Set alpha to 1 in rows without an image, which nothing can steer, and say so."""
+    def _steerable(self, plain: Plain, alpha: torch.Tensor) -> torch.Tensor:
+        """Set alpha to 1 in rows without an image, which nothing can steer, and say so once."""
         bare = ~plain.image_columns.any(1)
-        if bool((bare & (alpha != 1)).any()):
+        if not self._told_of_bare_rows and bool((bare & (alpha != 1)).any()):
+            self._told_of_bare_rows = True
             rows = bare.nonzero().flatten().tolist()
-            warnings.warn(f"rows {rows} hold no image token and are decoded plainly (alpha 1)", stacklevel=4)
+            # Not by `warnings`, which lmms-eval turns off.
+            log.warning("rows %s hold no image token and, as all such rows, are decoded plainly (alpha 1)", rows)
         return alpha.masked_fill(bare, 1.0)
 
     def _steer(
