@@ -25,7 +25,7 @@ def manager() -> TaskManager:
     return TaskManager()
 
 
-def evaluate(model: str, tasks: list[str] | None = None, limit: int = LIMIT, **arguments: Any) -> dict[str, Any]:
+def evaluate(model: str, tasks: list[str] | None = None, limit: int | None = LIMIT, **arguments: Any) -> dict[str, Any]:
     """Run lmms-eval in this process."""
     gen_kwargs = arguments.pop("gen_kwargs", "")
     use_cache = arguments.pop("use_cache", None)
