@@ -1,9 +1,8 @@
 """lmms-eval with what people really have: other people's tables, edited presets, checkpoints that fail."""
 
-import json
 import math
-import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,15 @@ import pytest
 import safetensors.torch
 import torch
 from lmms_eval.api.task import TaskConfig
+from lmms_eval.tasks import TaskManager
 from PIL import Image
 
 from adaptvis_plugin.decoding import NonFiniteLogitsError, Statistics
-from adaptvis_plugin.lmms_eval import models
+from adaptvis_plugin.lmms_eval import models, summary
 from adaptvis_plugin.lmms_eval.models import FEWSHOT_DELIMITER, SteeredModel, generation_options
 from adaptvis_plugin.lmms_eval.plugin import warn_of_folder
 from adaptvis_plugin.models.runner import Answer
-from adaptvis_plugin.paths import DEMO_MODEL
+from adaptvis_plugin.paths import DEMO_MODEL, TASKS
 from tests.test_lmms_eval import evaluate, messages_with_image, requests_for, rows
 from tests.test_lmms_eval import model as model  # the fixture
 
@@ -113,9 +113,9 @@ def test_figures_that_fail_lose_no_answers() -> None:
     """A confidence that is no number belongs into no tenth of a histogram."""
     answer = Answer("Left", math.nan, 1.0, 10, 2)
     with pytest.raises(ValueError, match="NaN"):
-        models.figures([answer], 1.0, Statistics(rows=1))
-    models.report([answer], 1.0, Statistics(rows=1))
-    models.report([answer], 0.0, Statistics(rows=1))
+        summary.figures([answer], 1.0, Statistics(rows=1))
+    summary.report([answer], 1.0, Statistics(rows=1))
+    summary.report([answer], 0.0, Statistics(rows=1))
 
 
 def asked(results: dict[str, Any]) -> int:
@@ -185,6 +185,10 @@ def test_a_folder_of_a_tasks_name_is_warned_of(
         warn_of_folder(arguments)
         assert f"There is a folder {tmp_path / 'vsr'}, so lmms-eval reads --tasks vsr as" in caplog.text
         caplog.clear()
-    (tmp_path / "vsr" / "mine.yaml").write_text(json.dumps({"task": "mine"}))
+    monkeypatch.setattr(sys, "argv", ["lmms-eval", "--tasks", "vsr"])
+    TaskManager(include_path=str(TASKS), include_defaults=False)
+    assert len(caplog.records) == 1
+    caplog.clear()
+    (tmp_path / "vsr" / "mine.yaml").write_text("task: mine\n")
     warn_of_folder(["--tasks", "vsr"])
-    assert not caplog.records and os.listdir("vsr")
+    assert not caplog.records

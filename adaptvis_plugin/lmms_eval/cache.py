@@ -17,7 +17,7 @@ import transformers
 from lmms_eval.api.instance import Instance
 from lmms_eval.caching.response_cache import ResponseCache
 
-from adaptvis_plugin.models.identity import checkpoint_identity, code_identity
+from adaptvis_plugin.models.identity import code_identity
 from adaptvis_plugin.models.runner import Runner
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def _complete(cache: Any, lm: "SteeredModel", requests: list[Instance]) -> None:
     given = vars(cache).setdefault("adaptvis_given", dict(cache._task_fingerprints))
     model = _of_model(lm)
     for task in {request.task_name for request in requests}:
-        decisive = {**model, "method": asdict(lm.runner.setup.choose(task)), "documents": _of_documents(lm, task)}  # type: ignore[call-overload]  # every method is a dataclass
+        method: Any = lm.runner.setup.choose(task)
+        decisive = {**model, "method": asdict(method), "documents": _of_documents(lm, task)}
         text = f"{given.get(task, '')}|{json.dumps(decisive, sort_keys=True, default=str)}"
         cache._task_fingerprints[task] = hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -62,7 +63,7 @@ def _of_model(lm: "SteeredModel") -> dict[str, Any]:
     return {
         "code": code_identity(),
         "libraries": [torch.__version__, transformers.__version__],
-        "checkpoint": checkpoint_identity(setup.pretrained) or getattr(model.config, "_commit_hash", None),
+        "checkpoint": lm.runner.checkpoint or getattr(model.config, "_commit_hash", None),
         "prompt": setup.prompt,
         # As they turned out: the device may be given beside the model's arguments, and `auto` may mean anything.
         "computed": [model.dtype, model.device.type, model.config._attn_implementation],

@@ -6,8 +6,8 @@
 
 import math
 import time
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +16,14 @@ import torch
 from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
-from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from lmms_eval.protocol import ChatMessages
-from loguru import logger
 from tqdm import tqdm
 from transformers import BatchFeature
 
 from adaptvis_plugin.data.questions import whole_prompt
-from adaptvis_plugin.decoding.decoder import Statistics
 from adaptvis_plugin.lmms_eval.cache import complete_keys
 from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
+from adaptvis_plugin.lmms_eval.summary import report
 from adaptvis_plugin.methods import METHODS
 from adaptvis_plugin.models.runner import Answer, Question, Runner, Setup, positive, read_image
 
@@ -233,28 +231,6 @@ def _pictures(documents: Any) -> Mapping[int, str]:
     """Row -> what identifies its picture, where the data says so: in some a number, and missing in some rows."""
     known = "image_id" in getattr(documents, "column_names", ())
     return {row: str(picture) for row, picture in enumerate(documents["image_id"])} if known else {}
-
-
-def report(answers: Sequence[Answer], seconds: float, stats: Statistics) -> None:
-    """Give lmms-eval's summary of throughput what this run did; a failure is logged, for the answers are worth more."""
-    try:
-        tokens = sum(answer.output_tokens for answer in answers)
-        log_metrics(seconds, tokens, tokens / seconds, figures(answers, seconds, stats))
-    except Exception:
-        logger.exception("The run's figures could not be summed up; its answers and scores are not touched by that.")
-
-
-def figures(answers: Sequence[Answer], seconds: float, stats: Statistics) -> dict[str, float]:
-    """What a run did, for lmms-eval's summary of throughput: rates, shares of rows, and the confidences' histogram."""
-    rows = len(answers)
-    counts = Counter(min(int(answer.confidence * 10), 9) for answer in answers)
-    return {
-        "rows_per_second": rows / seconds,
-        "prefix_reuse_rate": stats.prefixes_reused / stats.rows if stats.rows else 0.0,
-        "rows_smoothed": sum(answer.alpha < 1 for answer in answers) / rows,
-        "rows_sharpened": sum(answer.alpha > 1 for answer in answers) / rows,
-        **{f"confidence_{tenth / 10:.1f}_to_{(tenth + 1) / 10:.1f}": counts[tenth] / rows for tenth in range(10)},
-    }
 
 
 def generation_options(options: dict[str, Any], task: str) -> dict[str, Any]:

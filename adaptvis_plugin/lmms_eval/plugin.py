@@ -112,7 +112,7 @@ def fail_at_once_without_data() -> None:
 
     from adaptvis_plugin.data.cache import DataError
 
-    retrying: Any = getattr(ConfigurableTask.download, "retry", None)
+    retrying: Any = getattr(getattr(ConfigurableTask, "download", None), "retry", None)
     if retrying is not None:
         before = retrying.retry
         retrying.retry = lambda state: before(state) and not isinstance(state.outcome.exception(), DataError)

@@ -163,11 +163,11 @@ def _group_accuracy(items: Sequence[Item], by: whatsup.Group) -> float:
 
 
 def _vsr_score(metric: str) -> Aggregation:
-    @_never_fatal
     def aggregate(items: Sequence[Item]) -> float:
         return float(vsr.score(items)[metric])  # type: ignore[literal-required]
 
-    return aggregate
+    aggregate.__name__ = metric
+    return _never_fatal(aggregate)
 
 
 vsr_precision = _vsr_score("precision")

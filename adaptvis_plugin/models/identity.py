@@ -5,7 +5,9 @@ from pathlib import Path
 
 from adaptvis_plugin.paths import DEMO_MODEL, PACKAGE
 
-_DECIDING = ("decoding", "models", "images.py")
+_DECIDING = (
+    "decoding", "models", "images.py", "data/questions.py", "lmms_eval/models.py", "vlmevalkit/model.py",
+)  # fmt: skip
 
 
 def checkpoint_identity(pretrained: str) -> str | None:

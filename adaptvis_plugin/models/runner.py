@@ -16,6 +16,7 @@ from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import Decoder, Method, NonFiniteLogitsError
 from adaptvis_plugin.images import decode
 from adaptvis_plugin.methods import build_method, hyper_parameters
+from adaptvis_plugin.models.identity import checkpoint_identity
 from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.models.presets import Preset, PromptStyle, Values, choose_method, find_preset, load_preset
 from adaptvis_plugin.models.prompts import chat_text, check_paper_fits, encode, paper_text
@@ -123,11 +124,13 @@ class Runner:
         **loading: see `load_model`.
 
     Attributes:
+        checkpoint: see `checkpoint_identity`; as it was when the model was loaded.
         most_rows: the most rows that are decoded at once; shrinks when memory runs out.
     """
 
     def __init__(self, setup: Setup, **loading: Any) -> None:
         self.setup = setup
+        self.checkpoint = checkpoint_identity(setup.pretrained)
         self.model, self.processor = load_model(setup.pretrained, **loading)
         self.decoder = Decoder(self.model)
         self.most_rows = sys.maxsize
