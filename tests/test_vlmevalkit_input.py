@@ -256,7 +256,7 @@ def test_logits_that_are_not_finite_end_the_run_and_name_the_row(failing: tuple[
     status, errors = found["nan"]
     assert status == 1
     assert f"failed: demo_baseline on WhatsUp_Demo: WhatsUp_Demo, index {found['first']}" in errors
-    assert "logits that are not finite" in errors and "Likely cause: the weights hold NaN" in errors
+    assert "not finite" in errors and "Likely cause: the weights hold NaN" in errors
     trace = (folder / "outputs" / "demo_baseline" / "demo_baseline_WhatsUp_Demo_trace.jsonl").read_text().splitlines()
     assert len(trace) == found["first"] // 4 * 4 > 0, "what was answered before is kept"
     assert not list(folder.glob("outputs/demo_baseline/**/*_acc.csv")), "nothing is scored"
