@@ -37,7 +37,7 @@ LINES = [line.strip() for block in blocks(README, "bash") for line in block.spli
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A command that cannot get to its end here: why not, how far it must get, and what is run in its place."""
+    """A command that cannot get to its end here: why not, what it must say by then, and what is run in its place."""
 
     why: str
     reaches: str
@@ -51,7 +51,7 @@ def pip(extra: str) -> Elsewhere:
 
 def hub(checkpoint: str) -> Elsewhere:
     return Elsewhere(
-        "it fetches a checkpoint of many gigabytes", f"{checkpoint!r} is neither a local folder nor could it"
+        "it fetches a checkpoint of many gigabytes", f"{checkpoint}.*is neither a local folder nor could it"
     )
 
 
@@ -128,7 +128,7 @@ def test_every_command_runs_as_it_stands(line: str, done: dict[str, Done]) -> No
     """What cannot get to its end here gets as far as what is missing, and says so."""
     ran, other = done[line], elsewhere(line)
     if other:
-        assert other.reaches in ran.said, (other.why, ran.said[-3000:])
+        assert re.search(other.reaches, ran.said), (other.why, ran.said[-3000:])
         assert "does not provide the extra" not in ran.said
         return
     assert ran.status == 0, ran.said[-3000:]
