@@ -52,7 +52,7 @@ DEMO: tuple[str | Path, ...] = (
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command of the README, its answers cached."""
+    """A run of lmms-eval, its answers cached."""
     folder = tmp_path_factory.mktemp("first")
     run("lmms-eval", *LMMS_EVAL, *DEMO, "--output_path", folder / "out", "--use_cache", folder / "cache")
     return folder
@@ -74,26 +74,6 @@ def test_the_response_cache_answers_a_second_run(first: Path, tmp_path: Path) ->
     again = samples(tmp_path / "out")
     assert all(sample["token_counts"] == [None] for sample in again.values()), "a cache hit holds text only"
     assert "adaptvis decoding" not in done.stderr, "the model was asked although every answer was cached"
-
-
-def test_two_ranks_give_the_scores_of_one(first: Path, tmp_path: Path) -> None:
-    run(
-        *("torchrun", "--nproc-per-node", "2", "--master-port", "29617", "-m", "lmms_eval"),
-        *(*LMMS_EVAL, *DEMO, "--output_path", tmp_path / "out"),
-        ACCELERATE_USE_CPU="true",
-        OMP_NUM_THREADS="1",
-    )
-    assert results(tmp_path / "out") == results(first / "out")
-    one, two = samples(first / "out"), samples(tmp_path / "out")
-    assert {i: s["filtered_resps"] for i, s in one.items()} == {i: s["filtered_resps"] for i, s in two.items()}
-
-
-def test_without_a_hub_the_run_fails_and_says_how_to_go_on(tmp_path: Path) -> None:
-    """The README's second command, here where there is no hub: no results, and the ways out."""
-    done = run("lmms-eval", *LMMS_EVAL, "--output_path", tmp_path / "out")
-    assert not list(tmp_path.glob("out/*/*_results.json"))
-    assert "pretrained=llava-hf/llava-1.5-7b-hf: it is neither a local folder nor" in done.stderr
-    assert "pretrained=demo" in done.stderr and "pretrained=/path/to/checkpoint" in done.stderr
 
 
 def test_the_models_are_listed() -> None:

@@ -25,9 +25,10 @@ def manager() -> TaskManager:
     return TaskManager()
 
 
-def evaluate(model: str, tasks: list[str] | None = None, limit: int = LIMIT, **arguments: Any) -> dict[str, Any]:
+def evaluate(model: str, tasks: list[str] | None = None, limit: int | None = LIMIT, **arguments: Any) -> dict[str, Any]:
     """Run lmms-eval in this process."""
     gen_kwargs = arguments.pop("gen_kwargs", "")
+    use_cache = arguments.pop("use_cache", None)
     batch_size = arguments.pop("batch_size", 8)
     model_args = ",".join(f"{k}={v}" for k, v in {"pretrained": "demo", **arguments}.items())
     results = simple_evaluate(
@@ -37,6 +38,7 @@ def evaluate(model: str, tasks: list[str] | None = None, limit: int = LIMIT, **a
         batch_size=batch_size,
         limit=limit,
         gen_kwargs=gen_kwargs,
+        use_cache=use_cache,
         task_manager=manager(),
     )
     assert isinstance(results, dict)
@@ -157,14 +159,14 @@ def test_gen_kwargs_are_honoured() -> None:
 def test_generation_options() -> None:
     given = {
         "max_new_tokens": 7,
-        "until": ["\n\n", ""],
+        "until": [".", ""],
         "do_sample": False,
         "temperature": 0,
         "num_beams": 1,
         "top_p": 1,
     }
     before = copy.deepcopy(given)
-    assert generation_options(given, "t") == {"max_new_tokens": 7, "stop_strings": ["\n\n"]}
+    assert generation_options(given, "t") == {"max_new_tokens": 7, "stop_strings": ["."]}
     assert given == before, "lmms-eval's response cache is keyed by this dictionary"
     assert generation_options({"until": "."}, "t") == {"max_new_tokens": 100, "stop_strings": ["."]}
 

@@ -84,7 +84,8 @@ def test_where_and_how_a_model_is_loaded_does_not_change_the_answers(loading: di
     rows = demo_rows()[:16]
     answers = []
     for runner in (Runner(setup), Runner(setup, **loading)):
-        questions = [Question(runner.render([], row["question"], row["prompt"]), (row["image"],)) for row in rows]
+        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where?"}]}]
+        questions = [Question(runner.render(messages, row["question"], row["prompt"]), (row["image"],)) for row in rows]
         answers.append(runner.answer(questions, method, max_new_tokens=3))
     assert [answer.text for answer in answers[1]] == [answer.text for answer in answers[0]]
 

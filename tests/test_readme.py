@@ -1,50 +1,200 @@
-"""Every command and name in the README is one that exists."""
+"""Every command and name in the README is one that exists, and every command is run as it stands."""
 
+import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import lmms_eval.models  # noqa: F401  # this is what loads plugins
 import pytest
-from lmms_eval.tasks import TaskManager
-from typer.testing import CliRunner
+from PIL import Image
 
-from adaptvis_plugin.cli import app
+from adaptvis_plugin.lmms_eval.commands import task_descriptions
 from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
 from adaptvis_plugin.models.runner import Setup
 from adaptvis_plugin.vlmevalkit.names import TASKS
 from adaptvis_plugin.vlmevalkit.names import model_names as vlmevalkit_names
+from tests.data_helpers import official, serve, sources
+from tests.test_lmms_eval import evaluate, manager
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    shlex.split(line, comments=True)
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.strip()
-]
+OWN_TASK = (ROOT / "tasks" / "whatsup" / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, kind: str) -> list[str]:
+    return [re.sub(r"^ {3}", "", block, flags=re.M) for block in re.findall(rf"```{kind}\n(.*?)```", text, re.S)]
+
+
+LINES = [line.strip() for block in blocks(README, "bash") for line in block.splitlines() if line.strip()]
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A command that cannot get to its end here: why not, what it must say by then, and what is run in its place."""
+
+    why: str
+    reaches: str
+    instead: str | None = None
+
+
+def pip(extra: str) -> Elsewhere:
+    dry = f'pip install --dry-run --no-deps --no-index --no-build-isolation ".[{extra}]"'
+    return Elsewhere("it would change the environment it runs in", "Would install adaptvis-plugin", dry)
+
+
+def hub(checkpoint: str) -> Elsewhere:
+    return Elsewhere(
+        "it fetches a checkpoint of many gigabytes", f"{checkpoint}.*is neither a local folder nor could it"
+    )
+
+
+ELSEWHERE = {
+    "make demo": Elsewhere(
+        "it sets up an environment; the suite runs the rest", "adaptvis demo", "make --dry-run demo"
+    ),
+    "make test": Elsewhere("it runs this suite", "python -m pytest", "make --dry-run test"),
+    'pip install ".[lmms-eval]"': pip("lmms-eval"),
+    'pip install ".[vlmevalkit]"': pip("vlmevalkit"),
+    "lmms-eval --model llava_adaptvis --tasks whatsup,vsr": hub("llava-hf/llava-1.5-7b-hf"),
+    "lmms-eval --model vlm_scalingvis --model_args pretrained=llava-hf": hub("llava-hf/llava-v1.6-vicuna-7b-hf"),
+    "adaptvis vlmeval --data WhatsUp_Controlled_A VSR_QA --model llava_v1.5_7b": hub("llava-hf/llava-1.5-7b-hf"),
+}
+
+
+def elsewhere(line: str) -> Elsewhere | None:
+    return next((ELSEWHERE[start] for start in ELSEWHERE if line.startswith(start)), None)
+
+
+@dataclass(frozen=True)
+class Done:
+    folder: Path
+    status: int
+    said: str
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """As a user has it who can reach the data, but no hub with checkpoints."""
+    home = tmp_path_factory.mktemp("home")
+    with serve() as site:
+        site.fill()
+        own = {"HOME": home, "ADAPTVIS_CACHE": home / "tables", "ADAPTVIS_SOURCES": sources(home, site.host)}
+        yield {
+            **os.environ,
+            **{name: str(path) for name, path in own.items()},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "HF_ENDPOINT": site.host.rstrip("/"),
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+        }
+
+
+def bash(code: str, folder: Path, environment: dict[str, str]) -> Done:
+    offline = {} if "data prepare" in code else {"HF_HUB_OFFLINE": "1"}
+    command = ["bash", "-euo", "pipefail", "-c", code]
+    ran = subprocess.run(
+        command, cwd=folder, env={**environment, **offline}, capture_output=True, text=True, timeout=600, check=False
+    )
+    return Done(folder, ran.returncode, ran.stdout + ran.stderr)
+
+
+@pytest.fixture(scope="module")
+def done(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    """Every command, each in a folder of its own."""
+
+    def run(line: str) -> Done:
+        other = elsewhere(line)
+        if other and other.instead:
+            return bash(other.instead, ROOT, environment)
+        folder = tmp_path_factory.mktemp("here")
+        if "FOLDER" in line:
+            official(folder / "FOLDER")
+        return bash(line, folder, environment)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(LINES, pool.map(run, LINES), strict=True))
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_command_runs_as_it_stands(line: str, done: dict[str, Done]) -> None:
+    """What cannot get to its end here gets as far as what is missing, and says so."""
+    ran, other = done[line], elsewhere(line)
+    if other:
+        assert re.search(other.reaches, ran.said), (other.why, ran.said[-3000:])
+        assert "does not provide the extra" not in ran.said
+        return
+    assert ran.status == 0, ran.said[-3000:]
+    if "--output_path out" in line:  # the only sign of failure that lmms-eval gives
+        assert len(list(ran.folder.glob("out/*/*_results.json"))) == 1, ran.said[-3000:]
+
+
+def test_what_the_commands_show(done: dict[str, Done]) -> None:
+    (listed,) = [ran.said for line, ran in done.items() if line.startswith("lmms-eval tasks")]
+    (ours,) = [ran.said for line, ran in done.items() if line.startswith("adaptvis tasks")]
+    for name, description in task_descriptions().items():
+        assert f"  {name}\n" in listed and f"  {name}_val\n" in listed
+        assert name in ours and description in ours
+    assert f"Folder: {ROOT / 'tasks'}" in ours
+    (status,) = [ran.said for line, ran in done.items() if line.startswith("adaptvis data status")]
+    assert all(name in status for name in ("controlled_a", "vg_two", "vsr", "demo"))
+
+
+def test_several_ranks_give_the_scores_of_one(done: dict[str, Done]) -> None:
+    (line,) = [line for line in LINES if line.startswith("torchrun")]
+    (results,) = done[line].folder.glob("out/*/*_results.json")
+    (samples,) = done[line].folder.glob("out/*/*_samples_whatsup_demo_val.jsonl")
+    rows = {row["doc_id"]: row["filtered_resps"] for row in map(json.loads, samples.read_text().splitlines())}
+    one = evaluate("llava_scalingvis", ["whatsup_demo_val"], limit=None)
+    assert rows == {row["doc_id"]: row["filtered_resps"][0] for row in one["samples"]["whatsup_demo_val"]}
+    scores = json.loads(results.read_text())["results"]["whatsup_demo_val"]
+    assert {name: scores[name] for name in scores if name.endswith("acc,none")} == {
+        name: score for name, score in one["results"]["whatsup_demo_val"].items() if name.endswith("acc,none")
+    }
+
+
+def test_a_task_of_ones_own_by_the_steps_as_they_are_written(environment: dict[str, str], tmp_path: Path) -> None:
+    """Each block of the steps, saved or run as the text says."""
+    (rows,), (prepare, run), (task, preset) = (blocks(OWN_TASK, kind) for kind in ("json", "bash", "yaml"))
+    for row in json.loads(rows):
+        picture = tmp_path / "mine" / row["image_path"]
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((128, 128), 30).save(picture)
+    (tmp_path / "mine" / "rooms.json").write_text(rows)
+    made = bash(prepare, tmp_path, environment)
+    assert made.status == 0, made.said
+    (tmp_path / "my_tasks" / "rooms.yaml").write_text(task)
+    (tmp_path / "my_preset.yaml").write_text(preset)
+    ran = bash(run, tmp_path, environment)
+    (results,) = tmp_path.glob("out/*/*_results.json")
+    written = json.loads(results.read_text())
+    assert written["n-samples"]["rooms"]["effective"] == 2, ran.said[-3000:]
+    assert {"individual_acc,none", "strict_acc,none", "rel_left,none", "rel_right,none"} <= set(
+        written["results"]["rooms"]
+    )
 
 
 def value(command: list[str], option: str) -> str | None:
     return command[command.index(option) + 1] if option in command else None
 
 
-def starting(*words: str) -> list[list[str]]:
-    return [command for command in COMMANDS if command[: len(words)] == list(words)]
-
-
 def test_the_readme_begins_with_the_two_commands() -> None:
-    assert COMMANDS[:2] == [["make", "demo"], ["make", "test"]]
-    for command in starting("make"):
-        subprocess.run(["make", "--dry-run", *command[1:]], cwd=ROOT, check=True, capture_output=True)
+    assert [shlex.split(line, comments=True) for line in LINES[:2]] == [["make", "demo"], ["make", "test"]]
+    assert all(any(line.startswith(start) for line in LINES) for start in ELSEWHERE), "an exception without a command"
 
 
 def test_lmms_eval_commands_name_models_tasks_and_arguments_that_exist() -> None:
-    commands = [command for command in COMMANDS if "--tasks" in command]
+    """Those that end at a missing checkpoint never get to their task."""
+    commands = [shlex.split(line, comments=True) for line in LINES if "--tasks" in line]
     assert len(commands) >= 4
-    known = TaskManager().all_tasks
+    known = manager().all_tasks
     for command in commands:
         model = value(command, "--model")
         assert model in model_names()
@@ -58,29 +208,19 @@ def test_lmms_eval_commands_name_models_tasks_and_arguments_that_exist() -> None
             setup.choose({"whatsup": "whatsup_controlled_a"}.get(task, task))
 
 
-def test_vlmevalkit_commands_name_models_and_data_that_exist() -> None:
-    commands = starting("adaptvis", "vlmeval")
-    assert len(commands) == 2
-    for command in commands:
-        named = [word for word in command[2:] if not word.startswith(("-", "out/"))]
-        assert set(named) <= {*TASKS, *vlmevalkit_names()}
+def test_vlmevalkit_names_exist() -> None:
+    for line in (line for line in LINES if line.startswith("adaptvis vlmeval")):
+        words = shlex.split(line, comments=True)[2:]
+        assert {word for word in words if not re.match(r"-|out/|\w+=", word)} <= {*TASKS, *vlmevalkit_names()}
     for name in re.findall(r"`(WhatsUp_\w+|VSR_QA)`", README):
         assert name in TASKS
 
 
-@pytest.mark.parametrize("command", starting("adaptvis"), ids=" ".join)
-def test_commands_of_ours_exist(command: list[str]) -> None:
-    names = command[1:3] if command[1] == "data" else command[1:2]
-    result = CliRunner().invoke(app, [*names, "--help"])
-    assert result.exit_code == 0, result.output
-    for option in (word for word in command if word == "--from"):
-        assert option in result.output
-
-
 def test_links_and_tasks_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", README):
         assert target.startswith("http") or (ROOT / target).exists(), target
-    known = TaskManager().all_tasks
+    assert "### A task of your own" in OWN_TASK and "whatsup/README.md#a-task-of-your-own" in README
+    known = manager().all_tasks
     for task in re.findall(r"^\| ((?:`(?:whatsup|vsr)\w*`(?:, )?)+)", README, re.MULTILINE):
         for name in re.findall(r"`(\w+)`", task):
             assert {name, f"{name}_val", f"{name}_test"} <= set(known)

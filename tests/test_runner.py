@@ -1,7 +1,23 @@
 """What both adapters share: batches of questions in, answers out."""
 
+import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from adaptvis_plugin.data.demo import DemoRow, demo_rows
+from adaptvis_plugin.decoding import NonFiniteLogitsError
+from adaptvis_plugin.models.runner import Question, Runner, Setup
+from adaptvis_plugin.paths import DEMO_MODEL
+
+END, LINE_BREAK, BED, VOCABULARY = 1, 203, 427, 500
+"""Tokens of the demo model."""
 
 OUT_OF_MEMORY = """
 import re, resource
@@ -10,7 +26,8 @@ from adaptvis_plugin.models.runner import Question, Runner, Setup
 
 setup = Setup.create("scalingvis", "demo", None, None, {"alpha": 0.5})
 runner = Runner(setup, device="cpu")
-questions = [Question(runner.render([], row["question"], row["prompt"]), (row["image"],)) for row in demo_rows()]
+messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where?"}]}]
+questions = [Question(runner.render(messages, row["question"], row["prompt"]), (row["image"],)) for row in demo_rows()]
 method = setup.choose("whatsup_demo")
 encoded = runner.encode(questions)
 runner.answer(questions[:8], method, max_new_tokens=2)
@@ -36,3 +53,103 @@ def test_a_batch_that_does_not_fit_into_memory_is_decoded_in_halves_with_the_sam
     assert done.returncode == 0, done.stderr[-2000:]
     assert "400 rows do not fit into memory; going on with 200 at a time" in done.stderr
     assert int(done.stdout.split()[-1]) <= 200
+
+
+def turn(row: DemoRow) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": row["question"]}]}]
+
+
+def checkpoint(folder: Path, **generation: Any) -> Path:
+    """The demo model as a checkpoint folder of a user's own, with other generation settings."""
+    shutil.copytree(DEMO_MODEL, folder)
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**settings, **generation}))
+    return folder
+
+
+def steered(checkpoint: Path) -> Runner:
+    return Runner(Setup.create("scalingvis", str(checkpoint), None, "chat", {"alpha": 0.5}), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def talkative(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """Goes on talking after its word: it never says that it has ended."""
+    return steered(checkpoint(tmp_path_factory.mktemp("talkative") / "demo", suppress_tokens=[END]))
+
+
+def answers(runner: Runner, tokens: int, **generation: Any) -> list[tuple[str, int]]:
+    """Text and tokens; of six scenes, the last of which has the first one's picture."""
+    rows = [*demo_rows()[::80], demo_rows()[0]]
+    questions = [Question(runner.render(turn(row), row["question"], row["prompt"]), (row["image"],)) for row in rows]
+    found = runner.answer(questions, runner.setup.choose("whatsup_demo"), max_new_tokens=tokens, **generation)
+    return [(answer.text, answer.output_tokens) for answer in found]
+
+
+def test_a_stop_string_never_matches_across_the_end_of_the_prompt(talkative: Runner) -> None:
+    """The prompt ends in `ASSISTANT:`, so the colon and the answer's first word are in the sequence, but no stop."""
+    free = answers(talkative, 5)
+    assert {tokens for _, tokens in free} == {5}
+    across = [f":{text[:2]}" for text, _ in free]
+    for _ in range(2):  # the second time the pictures' prefixes are shared, and the prompts cut elsewhere
+        assert answers(talkative, 5, stop_strings=across) == free
+
+
+def test_a_prompt_and_an_answer_that_meet_in_line_breaks_do_not_stop_at_an_empty_line(tmp_path: Path) -> None:
+    """As under a chat template that ends in `assistant` and a line break, and a model that likes to begin with one."""
+    others = [token for token in range(VOCABULARY) if token != LINE_BREAK]
+    folder = checkpoint(tmp_path / "demo", begin_suppress_tokens=others, suppress_tokens=[END])
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("ASSISTANT:", "ASSISTANT:\\n"))
+    runner = steered(folder)
+    assert runner.render(turn(demo_rows()[0]), "").endswith("ASSISTANT:\n")
+    free = answers(runner, 4)
+    assert all(text and tokens == 4 for text, tokens in free)
+    assert answers(runner, 4, stop_strings=["\n\n"]) == free
+
+
+def test_each_row_of_a_batch_stops_on_its_own(talkative: Runner) -> None:
+    free = answers(talkative, 6)
+    stopped = answers(talkative, 6, stop_strings=["Under"])
+    for (text, _), (cut, tokens) in zip(free, stopped, strict=True):
+        assert cut == text.split("Under")[0]
+        words = sum(letter.isupper() for letter in cut)  # each is one token: LeftUnderUnder
+        assert tokens == (words + 1 if "Under" in text else 6)
+    assert len({tokens for _, tokens in stopped}) > 1
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (["image", "image", "text"], "this one holds 2 images"),
+        (["text"], "this one holds no image"),
+        (["text", "image", "text"], "this one is text, image, text"),
+    ],
+)
+def test_a_question_the_papers_prompt_does_not_fit_is_told_of_the_other(content: list[str], complaint: str) -> None:
+    runner = Runner(Setup.create("scalingvis", "demo", None, "paper", {"alpha": 0.5}), device="cpu")
+    parts = [{"type": kind, **({"text": "Is it?"} if kind == "text" else {})} for kind in content]
+    with pytest.raises(ValueError, match=f"one image and a question after it, and {complaint}; use prompt=chat"):
+        runner.render([{"role": "user", "content": parts}], "Is it?")
+    shots = [{"role": role, "content": parts} for role in ("user", "assistant", "user")]
+    with pytest.raises(ValueError, match=r"these are 3 turns .user, assistant, user.; use prompt=chat"):
+        runner.render(shots, "Is it?")
+    marked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "<image>Is it?"}]}]
+    with pytest.raises(ValueError, match=r"it holds 2 image tokens .*; use prompt=chat"):
+        runner.render(marked, "<image>Is it?")
+
+
+def test_logits_that_are_not_finite_name_the_question(tmp_path: Path) -> None:
+    """NaN in the weights of one word: the rows that ask about it are named, and only they."""
+    folder = checkpoint(tmp_path / "demo")
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    (embedding,) = [name for name in weights if name.endswith("embed_tokens.weight")]
+    weights[embedding][BED] = torch.nan
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    runner = steered(folder)
+    rows = demo_rows()[::37]
+    questions = [Question(runner.render(turn(r), ""), (r["image"],), f"x, document {r['id']}") for r in rows]
+    hit = [f"x, document {row['id']}" for row in rows if " bed" in row["question"]]
+    for most, named in ((len(rows), "; ".join(hit)), (1, hit[0])):
+        runner.most_rows = most
+        with pytest.raises(NonFiniteLogitsError, match=f"^{named}: .*not finite.*Likely cause: the weights"):
+            runner.answer(questions, runner.setup.choose("whatsup_demo"))

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
-from adaptvis_plugin.data import DataError, prepare
+from adaptvis_plugin.data import DataError, load_table, prepare
 from adaptvis_plugin.data.tables import WHATSUP
 from adaptvis_plugin.lmms_eval import tasks
 from adaptvis_plugin.paths import DEMO_MODEL, TASKS
@@ -88,7 +89,8 @@ def test_each_task_says_its_table_and_its_metrics(name: str) -> None:
     manager = TaskManager(include_path=str(TASKS), include_defaults=False)
     for split in SPLITS:
         config = manager._get_config(name + split)
-        assert config["metadata"] == {"version": 1.0, "table": name.removeprefix("whatsup_")}
+        metadata = config["metadata"]
+        assert (metadata["version"], metadata["table"]) == (1.0, name.removeprefix("whatsup_"))
         metrics = [metric["metric"] for metric in config["metric_list"]]
         assert not [(a, b) for a, b in combinations(metrics, 2) if a in b or b in a], "groups match by substring"
         assert config["generation_kwargs"]["do_sample"] is False
@@ -189,19 +191,50 @@ def test_vsr_scores() -> None:
     assert scores["rel[facing],none"] == pytest.approx(1 / 3)
 
 
-def test_data_that_fail_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_fail_end_the_run_at_once_in_their_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lmms-eval asks five times, two seconds apart, and ends with RetryError; for data there is nothing to wait for."""
     calls: list[str] = []
 
-    def fail(name: str) -> None:
+    def load(name: str) -> Any:
         calls.append(name)
-        raise DataError("no such luck")
+        return load_table(name)
 
-    monkeypatch.setattr(tasks, "load_table", fail)
-    monkeypatch.setattr(tasks, "_failures", {})
-    for _ in range(2):
-        with pytest.raises(DataError, match="no such luck"):
-            tasks.all_rows({"table": ["vsr"]})  # type: ignore[arg-type]
-    assert calls == ["vsr"]
+    monkeypatch.setattr(tasks, "load_table", load)
+    for file in ("_default_template_yaml", "whatsup_coco_two.yaml"):
+        shutil.copy(TASKS / "whatsup" / file, tmp_path)
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "coco_two.json").write_text('{"table": "nowhere"}')
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    with pytest.raises(DataError, match="'nowhere' is no data set") as caught:
+        simple_evaluate(model=Answering(perfect), tasks=["whatsup_coco_two"], task_manager=manager)
+    assert caught.value.__cause__ is None and calls == ["nowhere"]
+
+
+def test_a_label_that_cannot_be_scored_ends_the_run_before_it_begins() -> None:
+    """Found while scoring, it would end the run after the last answer, and lmms-eval would write none of them."""
+    table = load_table("coco_two").select(range(2))
+    relabelled = table.remove_columns("answer").add_column("answer", ["Left", "Inside"])
+    with pytest.raises(DataError, match=r"coco_two holds a label that cannot be scored: .*'inside'"):
+        tasks._check_labels("coco_two", relabelled)
+    with pytest.raises(DataError, match=r"vsr holds a label that cannot be scored: .*'Left'"):
+        tasks._check_labels("vsr", table)
+
+
+def test_a_metric_that_fails_loses_no_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three pictures cannot make a pair, which the metric says by raising."""
+    [row] = [{"correct": True, "relation": "left", "pair_id": 1, "set_id": 1}]
+    with pytest.raises(ValueError, match="pair_id 1 has 3 rows"):
+        whatsup.group_accuracy([row] * 3, "pair_id")  # type: ignore[list-item]
+    assert math.isnan(tasks.pair_accuracy([row] * 3) or 0)
+
+    def fails(*_: object) -> float:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(whatsup, "group_accuracy", fails)
+    results = evaluate(Answering(perfect), "whatsup", limit=8)
+    assert {sample["filtered_resps"][0] for sample in results["samples"]["whatsup_controlled_a"]} >= {"Left", "Right"}
+    scores = results["results"]["whatsup_controlled_a"]
+    assert math.isnan(scores["pair_acc,none"]) and scores["individual_acc,none"] == 1
 
 
 @pytest.mark.skipif(not (DEMO_MODEL / "config.json").exists(), reason="needs the embedded model")

@@ -203,3 +203,76 @@ say("config", command("--config", "config.json", "--limit", "3"))
     assert found["config"][0] == 0
     assert json.loads((outputs / "mine" / "mine_WhatsUp_Demo_settings.json").read_text())["alpha"] == 0.5
     assert len((outputs / "mine" / "mine_WhatsUp_Demo_trace.jsonl").read_text().splitlines()) == 3
+
+
+FAILING = """
+import shutil
+import safetensors.torch, torch
+from adaptvis_plugin.data import load_table
+from adaptvis_plugin.paths import DEMO_MODEL
+from adaptvis_plugin.vlmevalkit import register
+register()
+from vlmeval.vlm import SteeredVLM
+
+picture = os.path.join(os.getcwd(), "picture.png")
+load_table("demo")[0]["image"].save(picture)
+paper = SteeredVLM(method="scalingvis", pretrained="demo", prompt="paper", alpha=0.5)
+image, text = {"type": "image", "value": picture}, {"type": "text", "value": "Is it?"}
+say("plain", paper.question([image, text]).text)
+say("theirs", paper.question([image, {**text, "prompt": "Describe the picture."}]).text)
+try:
+    paper.question([image, image, text], "MMMU, index 7")
+except ValueError as error:
+    say("images", str(error))
+
+shutil.copytree(DEMO_MODEL, "mine")
+def checkpoint(change):
+    weights = safetensors.torch.load_file(DEMO_MODEL / "model.safetensors")
+    (embedding,) = [name for name in weights if name.endswith("embed_tokens.weight")]
+    weights[embedding][433] *= change
+    safetensors.torch.save_file(weights, "mine/model.safetensors", {"format": "pt"})
+
+# The word is `chair`, so that the first rows are answered.
+run = ["--data", "WhatsUp_Demo", "--model", "demo_baseline", "--limit", "60"]
+run += ["--model-args", "batch_size=4,pretrained=" + os.path.join(os.getcwd(), "mine")]
+say("first", [row["id"] for row in load_table("demo") if "chair" in row["question"].split("Answer")[0]][0])
+checkpoint(torch.nan)
+say("nan", command(*run))
+checkpoint(-1)
+say("other", command(*run))
+"""
+
+
+@pytest.fixture(scope="module")
+def failing(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("failing")
+    return session(FAILING, environment, folder), folder
+
+
+def test_a_key_prompt_in_other_peoples_messages_says_nothing(failing: tuple[dict[str, Any], Path]) -> None:
+    found, _ = failing
+    assert found["theirs"] == found["plain"] == "<image>\nUSER: Is it?\nASSISTANT:"
+
+
+def test_a_question_the_papers_prompt_does_not_fit_is_named(failing: tuple[dict[str, Any], Path]) -> None:
+    expected = (
+        "MMMU, index 7: the paper's prompt is for one image and a question after it, and this one holds 2 images; "
+    )
+    assert failing[0]["images"] == f"{expected}use prompt=chat"
+
+
+def test_logits_that_are_not_finite_end_the_run_and_name_the_row(failing: tuple[dict[str, Any], Path]) -> None:
+    found, folder = failing
+    status, errors = found["nan"]
+    assert status == 1
+    assert f"failed: demo_baseline on WhatsUp_Demo: WhatsUp_Demo, index {found['first']}" in errors
+    assert "not finite" in errors and "Likely cause: the weights hold NaN" in errors
+    trace = (folder / "outputs" / "demo_baseline" / "demo_baseline_WhatsUp_Demo_trace.jsonl").read_text().splitlines()
+    assert len(trace) == found["first"] // 4 * 4 > 0, "what was answered before is kept"
+    assert not list(folder.glob("outputs/demo_baseline/**/*_acc.csv")), "nothing is scored"
+
+
+def test_answers_of_another_checkpoint_in_the_same_folder_are_refused(failing: tuple[dict[str, Any], Path]) -> None:
+    status, errors = failing[0]["other"]
+    assert status == 2
+    assert "the answers there are were made with checkpoint=" in errors and "Use another --work-dir" in errors

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from adaptvis_plugin.data.cache import DataError
 from adaptvis_plugin.scoring import named_relations
@@ -41,6 +41,8 @@ _ORDER = ("left", "right", "on", "under", "front", "behind", "top", "bottom", "a
 PAPER_IMAGE = "<image>"
 """How the authors write the image."""
 
+_WHOLE_PROMPT = "adaptvis_whole_prompt"
+
 
 class Question(NamedTuple):
     """One question: the paper's whole prompt, the bare text, the label, and the options it offers."""
@@ -54,6 +56,19 @@ class Question(NamedTuple):
 def paper_prompt(text: str) -> str:
     """The paper's prompt around a bare question."""
     return f"{PAPER_IMAGE}\nUSER: {text}\nASSISTANT:"
+
+
+def with_whole_prompt(part: dict[str, Any], prompt: str) -> dict[str, Any]:
+    """A message's text part that also carries the paper's whole prompt, for this plugin's models; others see the text.
+
+    The key is this plugin's own. Many data sets have a column `prompt` of another meaning.
+    """
+    return {**part, _WHOLE_PROMPT: prompt}
+
+
+def whole_prompt(content: Iterable[Mapping[str, Any]]) -> str | None:
+    """The paper's whole prompt that a message's content carries, or None."""
+    return next((part[_WHOLE_PROMPT] for part in content if _WHOLE_PROMPT in part), None)
 
 
 def read_questions(path: Path) -> list[Question]:

@@ -1,4 +1,4 @@
-"""`adaptvis demo`: the three methods on the embedded model and data, through lmms-eval's own command."""
+"""`adaptvis demo` and `adaptvis tasks`: what this package brings to lmms-eval, run and listed."""
 
 import importlib.util
 import json
@@ -12,10 +12,12 @@ from typing import Annotated
 
 import pandas as pd
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
 from adaptvis_plugin.methods import METHODS
+from adaptvis_plugin.paths import TASKS
 
 TASK = "whatsup_demo"
 
@@ -29,9 +31,7 @@ def demo(
 ) -> None:
     """Score plain decoding, ScalingVis and AdaptVis on the embedded model and demo scenes, offline."""
     if importlib.util.find_spec("lmms_eval") is None:
-        typer.echo(
-            "adaptvis demo runs lmms-eval, which is not installed: pip install 'adaptvis-plugin[lmms-eval]'", err=True
-        )
+        typer.echo("adaptvis demo runs lmms-eval, which is not installed: pip install lmms-eval", err=True)
         raise typer.Exit(1)
     from adaptvis_plugin.lmms_eval.picture import draw_answers
 
@@ -57,6 +57,42 @@ def demo(
     console.print(
         f"Every row's answer, confidence and alpha: {output_path}/llava_*/*/*_samples_{TASK}.jsonl", soft_wrap=True
     )
+
+
+def tasks(
+    path: Annotated[
+        bool, typer.Option("--path", help="Print only the folder with the task files, for use in other commands.")
+    ] = False,
+) -> None:
+    """List the lmms-eval tasks of this package and the folder with their files."""
+    if path:
+        typer.echo(TASKS)
+        return
+    table = Table(caption="Each also as NAME_val and NAME_test: the authors' 20/80 split.", caption_justify="left")
+    table.add_column("task")
+    table.add_column("what", overflow="fold")
+    for name, description in task_descriptions().items():
+        table.add_row(name, description)
+    Console().print(table)
+    typer.echo(f"Folder: {TASKS}")
+
+
+def task_descriptions() -> dict[str, str]:
+    """Task or group -> what it is, by the files of the task folder; without the split ones."""
+    files = [yaml.load(file.read_text(encoding="utf-8"), _TaskFile) for file in sorted(TASKS.glob("*/*.yaml"))]
+    named = {file.get("task" if "group" not in file else "group"): file.get("metadata") for file in files}
+    return {
+        name: metadata["description"]
+        for name, metadata in named.items()
+        if metadata and not name.endswith(("_val", "_test"))
+    }
+
+
+class _TaskFile(yaml.SafeLoader):
+    """Reads lmms-eval's task files without importing what their functions need."""
+
+
+_TaskFile.add_constructor("!function", lambda _, node: node.value)
 
 
 def run_lmms_eval(arguments: list[str], log: Path) -> None:

@@ -8,24 +8,24 @@ import math
 import os
 import re
 import time
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
-from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from lmms_eval.protocol import ChatMessages
 from tqdm import tqdm
 from transformers import BatchFeature
 
-from adaptvis_plugin.decoding.decoder import Statistics
+from adaptvis_plugin.data.questions import whole_prompt
+from adaptvis_plugin.lmms_eval.cache import complete_keys
 from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
+from adaptvis_plugin.lmms_eval.summary import report
 from adaptvis_plugin.methods import METHODS
 from adaptvis_plugin.models.options import Loading
 from adaptvis_plugin.models.runner import Answer, Question, Runner, Setup, positive, read_image
@@ -41,6 +41,12 @@ LENGTH_BUCKET = 64
 
 NO_EFFECT = ("top_p", "top_k")
 """Generation options that say nothing about greedy decoding, and that many tasks set all the same."""
+
+FEWSHOT_DELIMITER = "\n\n"
+"""What lmms-eval writes into `until` where a task does not: what stands between the few-shot examples of a base model.
+
+It would cut an answer after its first paragraph. lmms-eval's newest chat models (Qwen3.5, LFM2.5-VL, LLaVA-OneVision 2)
+go by no `until` at all; here a stop string that somebody asked for holds, and only this one does not."""
 
 
 @dataclass
@@ -110,6 +116,7 @@ class SteeredModel(lmms):
             loading = loading.of_rank(self.accelerator.local_process_index, ranks, self.accelerator.device.type)
         self.runner = Runner(setup, **asdict(loading))
         self._model = self.runner.model
+        complete_keys()
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> "SteeredModel":
@@ -174,8 +181,7 @@ class SteeredModel(lmms):
                         self.cache_hook.add_partial("generate_until", (context, given), answer.text)
                     progress.update(len(batch))
         if done:
-            tokens = sum(answer.output_tokens for answer in done)
-            log_metrics(elapsed, tokens, tokens / elapsed, figures(done, elapsed, self.runner.decoder.stats))
+            report(done, elapsed, self.runner.decoder.stats)
         return [result for result in results if result is not None]
 
     def _ahead(
@@ -202,34 +208,35 @@ class SteeredModel(lmms):
         Little of a batch is then padding, and rows that share a picture share its prefill. Where the data does not say
         which rows do, they stay in its order, in which questions about one picture mostly follow each other.
         """
+        tasks = {request.args[4:] for request in (requests[place] for place in places)}
+        pictures = {(task, split): _pictures(self.task_dict[task][split]) for task, split in tasks}
 
         def order(place: int) -> tuple[int, str]:
             context, _, _, doc_id, task, split = requests[place].args
-            return -(len(context) // LENGTH_BUCKET), self._pictures(task, split).get(doc_id, "")
+            return -(len(context) // LENGTH_BUCKET), pictures[task, split].get(doc_id, "")
 
         ordered = sorted(places, key=order)
         for start in range(0, len(ordered), self.batch_size):
             yield ordered[start : start + self.batch_size]
 
-    @cache  # noqa: B019  # a model lives as long as its run
-    def _pictures(self, task: str, split: str) -> dict[int, str]:
-        """Row -> what identifies its picture, where the data says so."""
-        documents = self.task_dict[task][split]
-        known = "image_id" in getattr(documents, "column_names", ())
-        return dict(enumerate(documents["image_id"])) if known else {}
-
     def _question(self, request: Instance) -> Question:
         context, doc_to_messages, _, doc_id, task, split = request.args
-        document = self.task_dict[task][split][doc_id]
-        messages = ChatMessages(messages=doc_to_messages(document))
+        name = f"{task}, document {doc_id}"
+        given = doc_to_messages(self.task_dict[task][split][doc_id])
+        messages = ChatMessages(messages=given)
         found, videos, audios = messages.extract_media()
         if videos or audios:
-            raise ValueError(f"{task}, document {doc_id}: holds video or audio; this model takes images and text")
+            raise ValueError(f"{name}: holds video or audio; this model takes images and text")
         try:
             images = tuple(read_image(image) for image in found)
         except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{task}, document {doc_id}: an image cannot be read ({error})") from error
-        return Question(self.runner.render(messages.to_hf_messages(), context, document.get("prompt")), images)
+            raise ValueError(f"{name}: an image cannot be read ({error})") from error
+        whole = whole_prompt(part for message in given for part in message["content"])
+        try:
+            text = self.runner.render(messages.to_hf_messages(), context, whole)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        return Question(text, images, name)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Refuse: the methods steer the generation of an answer."""
@@ -240,21 +247,16 @@ class SteeredModel(lmms):
         raise ValueError(f"{self.method} answers single questions; tasks of several rounds are not supported")
 
 
-def figures(answers: Sequence[Answer], seconds: float, stats: Statistics) -> dict[str, float]:
-    """What a run did, for lmms-eval's summary of throughput: rates, shares of rows, and the confidences' histogram."""
-    rows = len(answers)
-    counts = Counter(min(int(answer.confidence * 10), 9) for answer in answers)
-    return {
-        "rows_per_second": rows / seconds,
-        "prefix_reuse_rate": stats.prefixes_reused / stats.rows if stats.rows else 0.0,
-        "rows_smoothed": sum(answer.alpha < 1 for answer in answers) / rows,
-        "rows_sharpened": sum(answer.alpha > 1 for answer in answers) / rows,
-        **{f"confidence_{tenth / 10:.1f}_to_{(tenth + 1) / 10:.1f}": counts[tenth] / rows for tenth in range(10)},
-    }
+def _pictures(documents: Any) -> Mapping[int, str]:
+    """Row -> what identifies its picture, where the data says so: in some a number, and missing in some rows."""
+    known = "image_id" in getattr(documents, "column_names", ())
+    return {row: str(picture) for row, picture in enumerate(documents["image_id"])} if known else {}
 
 
 def generation_options(options: dict[str, Any], task: str) -> dict[str, Any]:
-    """A task's `generation_kwargs` as options of transformers' `generate`; the given dictionary stays as it is.
+    """A task's `generation_kwargs` as options of `Runner.answer`; the given dictionary stays as it is.
+
+    Stop strings are those of `until`, except `FEWSHOT_DELIMITER`.
 
     Raises:
         ValueError: if they ask for sampling or beams.
@@ -270,9 +272,9 @@ def generation_options(options: dict[str, Any], task: str) -> dict[str, Any]:
     for name in NO_EFFECT:
         options.pop(name, None)
     until = options.pop("until", None)
-    until = [until] if isinstance(until, str) else [stop for stop in until or [] if stop]
-    if until:
-        options["stop_strings"] = until
+    until = [until] if isinstance(until, str) else until or []
+    if stop_strings := [stop for stop in until if stop and stop != FEWSHOT_DELIMITER]:
+        options["stop_strings"] = stop_strings
     options["max_new_tokens"] = positive("max_new_tokens", options.get("max_new_tokens", 100))
     return options
 

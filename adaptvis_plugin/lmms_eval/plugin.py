@@ -5,9 +5,12 @@ it. So nothing heavy is imported here; the model classes are named by path and f
 """
 
 import importlib.util
+import itertools
+import logging
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 FAMILIES = {"llava": "llava-hf/llava-1.5-7b-hf", "vlm": None}
 """Prefix of the model names -> checkpoint used when `pretrained` is not given."""
+
+log = logging.getLogger(__name__)
 
 _CLASSES = "adaptvis_plugin.lmms_eval.models"
 _TASKS_MODULE = "lmms_eval.tasks"
@@ -39,6 +44,7 @@ def register() -> "list[ModelManifest]":
     sys.modules["lmms_eval.models"].AVAILABLE_CHAT_TEMPLATE_MODELS.update(paths)  # type: ignore[attr-defined]
     if _TASKS_MODULE in sys.modules:
         add_task_folder(sys.modules[_TASKS_MODULE])
+        fail_at_once_without_data()
     else:
         # Importing it here would make commands that need no task many times slower.
         sys.meta_path.insert(0, _AfterTasksImport())
@@ -61,6 +67,7 @@ class _AfterTasksImport:
             def exec_module(module: ModuleType) -> None:
                 execute(module)
                 add_task_folder(module)
+                fail_at_once_without_data()
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
@@ -76,6 +83,36 @@ def add_task_folder(tasks: ModuleType) -> None:
 
     def initialize_tasks(self: Any, include_path: str | list[str] | None = None, include_defaults: bool = True) -> Any:
         own = [include_path] if isinstance(include_path, str) else list(include_path or [])
+        warn_of_folder(sys.argv)
         return initialize(self, include_path=[*own, str(TASKS)], include_defaults=include_defaults)
 
     manager.initialize_tasks = initialize_tasks
+
+
+def warn_of_folder(arguments: Sequence[str]) -> None:
+    """Say so if lmms-eval will take a task's name for a folder of tasks, as it does where there is one of that name."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    for option, name in itertools.pairwise(words):
+        if option == "--tasks" and Path(name).is_dir() and not any(Path(name).glob("*.yaml")):
+            log.warning(
+                "There is a folder %s, so lmms-eval reads --tasks %s as a folder of tasks, and finds none in it. Run "
+                "the command from another folder, or rename this one.",
+                Path(name).absolute(),
+                name,
+            )
+
+
+def fail_at_once_without_data() -> None:
+    """Let the message of data that cannot be had reach the user.
+
+    lmms-eval prepares a task's data five times, two seconds apart, whatever the error, and ends with `RetryError`. What
+    this plugin's data say will not change in ten seconds, so its own error, and no other, is raised at once.
+    """
+    from lmms_eval.api.task import ConfigurableTask
+
+    from adaptvis_plugin.data.cache import DataError
+
+    retrying: Any = getattr(getattr(ConfigurableTask, "download", None), "retry", None)
+    if retrying is not None:
+        before = retrying.retry
+        retrying.retry = lambda state: before(state) and not isinstance(state.outcome.exception(), DataError)

@@ -10,11 +10,15 @@ standard errors; ``set_id`` is the key that clusters them.
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from math import nan
 from typing import TYPE_CHECKING, Any, cast
 
-from adaptvis_plugin.data import load_table
+from loguru import logger
+
+from adaptvis_plugin.data import DataError, load_table
+from adaptvis_plugin.data.questions import with_whole_prompt
 from adaptvis_plugin.scoring import vsr, whatsup
 
 if TYPE_CHECKING:
@@ -23,9 +27,7 @@ if TYPE_CHECKING:
 
 Doc = Mapping[str, Any]
 Item = dict[str, Any]
-
-_RETRIES_END = 30.0
-_failures: dict[str, tuple[float, Exception]] = {}
+Aggregation = Callable[[Sequence[Item]], "float | None"]
 
 
 def all_rows(docs: datasets.Dataset) -> datasets.Dataset:
@@ -45,18 +47,23 @@ def test_rows(docs: datasets.Dataset) -> datasets.Dataset:
 
 def _rows(docs: datasets.Dataset, split: str | None) -> datasets.Dataset:
     name = docs["table"][0]
-    when, failure = _failures.get(name, (0.0, None))
-    if failure and time.monotonic() - when < _RETRIES_END:
-        raise failure  # lmms-eval asks five times, two seconds apart; what failed is not downloaded five times
-    try:
-        table = load_table(name)
-    except Exception as error:
-        _failures[name] = (time.monotonic(), error)
-        raise
+    table = load_table(name)
+    _check_labels(name, table)
     # one metric for each relation: a row has to know them all
     relations = sorted(set(table["relation"]))
     table = table.add_column("relations", [relations] * len(table))
     return table if split is None else table.select([i for i, s in enumerate(table["split"]) if s == split])
+
+
+def _check_labels(name: str, table: datasets.Dataset) -> None:
+    """Judge an answer to every label now: a label that cannot be judged would end the run after its last answer."""
+    try:
+        for answer in sorted(set(table["answer"])):
+            vsr.is_true(answer) if name == "vsr" else whatsup.judge({"answer": answer, "generation": ""}, "strict")
+        for relation in sorted(set(table["relation"])) if name == "vsr" else ():
+            vsr.category(relation)
+    except ValueError as error:
+        raise DataError(f"{name} holds a label that cannot be scored: {error}") from error
 
 
 def doc_to_visual(doc: Doc) -> list[Image.Image]:
@@ -70,9 +77,9 @@ def doc_to_text(doc: Doc) -> str:
 
 
 def doc_to_messages(doc: Doc) -> list[dict[str, Any]]:
-    """One user turn: the picture, then the question."""
-    content = [{"type": "image", "url": doc_to_visual(doc)[0]}, {"type": "text", "text": doc_to_text(doc)}]
-    return [{"role": "user", "content": content}]
+    """One user turn: the picture, then the question, which carries the paper's whole prompt along."""
+    question = with_whole_prompt({"type": "text", "text": doc_to_text(doc)}, doc["prompt"])
+    return [{"role": "user", "content": [{"type": "image", "url": doc_to_visual(doc)[0]}, question]}]
 
 
 def whatsup_results(doc: Doc, results: Sequence[str]) -> dict[str, Item]:
@@ -104,17 +111,37 @@ def vsr_results(doc: Doc, results: Sequence[str]) -> dict[str, Item]:
     }
 
 
+def _never_fatal(aggregate: Aggregation) -> Aggregation:
+    """An aggregation that gives NaN, and an error in the log, where it would raise.
+
+    lmms-eval writes the answers after it has summed them up: an aggregation that raises loses all of them.
+    """
+
+    @functools.wraps(aggregate)
+    def summed(items: Sequence[Item]) -> float | None:
+        try:
+            return aggregate(items)
+        except Exception:
+            logger.exception(f"{aggregate.__name__} failed and is NaN; the answers and the other metrics are whole.")
+            return nan
+
+    return summed
+
+
+@_never_fatal
 def mean_score(items: Sequence[Item]) -> float | None:
     """Aggregation: the mean over the items that have a score, None if there are none (shown as N/A)."""
     scores = [item["score"] for item in items if "score" in item]
     return sum(scores) / len(scores) if scores else None
 
 
+@_never_fatal
 def pair_accuracy(items: Sequence[Item]) -> float:
     """Aggregation: pairs answered right, over n/2. **Changes them**; see `_group_accuracy`."""
     return _group_accuracy(items, "pair_id")
 
 
+@_never_fatal
 def set_accuracy(items: Sequence[Item]) -> float:
     """Aggregation: sets answered right, over n/4. **Changes them**; see `_group_accuracy`."""
     return _group_accuracy(items, "set_id")
@@ -135,11 +162,12 @@ def _group_accuracy(items: Sequence[Item], by: whatsup.Group) -> float:
     return whatsup.group_accuracy(judged, by, "authors")
 
 
-def _vsr_score(metric: str) -> Callable[[Sequence[Item]], float]:
+def _vsr_score(metric: str) -> Aggregation:
     def aggregate(items: Sequence[Item]) -> float:
         return float(vsr.score(items)[metric])  # type: ignore[literal-required]
 
-    return aggregate
+    aggregate.__name__ = metric
+    return _never_fatal(aggregate)
 
 
 vsr_precision = _vsr_score("precision")

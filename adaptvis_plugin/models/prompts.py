@@ -1,6 +1,6 @@
 """From a question and its images to what a model takes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -9,17 +9,45 @@ from transformers import BatchFeature, ProcessorMixin
 from adaptvis_plugin.data.questions import PAPER_IMAGE
 
 
+def check_paper_fits(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Whether the paper's prompt can ask a question: one turn of the user's, an image and then text.
+
+    Args:
+        messages: the question as chat messages.
+
+    Raises:
+        ValueError: if it cannot; what else the question holds would be left out or stand elsewhere.
+    """
+    turns = [message["role"] for message in messages]
+    kinds = [part["type"] for message in messages for part in message["content"]]
+    if turns != ["user"]:
+        found = f"these are {len(turns)} turns ({', '.join(turns) or 'none'})"
+    elif kinds.count("image") != 1:
+        found = f"this one holds {kinds.count('image') or 'no'} image{'s' * (kinds.count('image') > 1)}"
+    elif kinds[0] != "image":
+        found = f"this one is {', '.join(kinds)}"
+    else:
+        return
+    raise ValueError(f"the paper's prompt is for one image and a question after it, and {found}; use prompt=chat")
+
+
 def paper_text(processor: ProcessorMixin, prompt: str) -> str:
     """The paper's prompt with the model's own image token.
 
     Raises:
-        ValueError: if the processor has no image token.
+        ValueError: if the processor has no image token, or the prompt does not hold exactly one.
     """
     token = getattr(processor, "image_token", None)
     if token is None:
         name = type(processor).__name__
         raise ValueError(f"{name} has no image token to put into the paper's prompt; use prompt=chat")
-    return prompt.replace(PAPER_IMAGE, token)
+    text = prompt.replace(PAPER_IMAGE, token)
+    if text.count(token) != 1:
+        raise ValueError(
+            f"the paper's prompt is for one image, and with this question it holds {text.count(token)} image tokens "
+            f"({text!r}); use prompt=chat"
+        )
+    return text
 
 
 def chat_text(processor: ProcessorMixin, messages: list[dict[str, Any]]) -> str:

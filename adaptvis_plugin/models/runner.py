@@ -10,16 +10,18 @@ from typing import Any, cast
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from PIL import Image
-from transformers import BatchFeature
+from transformers import BatchFeature, StoppingCriteriaList
 
 from adaptvis_plugin.data.questions import paper_prompt
-from adaptvis_plugin.decoding import Decoder, Method
+from adaptvis_plugin.decoding import Decoder, Method, NonFiniteLogitsError
 from adaptvis_plugin.images import decode
 from adaptvis_plugin.methods import METHODS, hyper_parameters, method_class
+from adaptvis_plugin.models.identity import checkpoint_identity
 from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.models.options import check_text
 from adaptvis_plugin.models.presets import Preset, PromptStyle, Values, choose_method, find_preset, load_preset
-from adaptvis_plugin.models.prompts import chat_text, encode, paper_text
+from adaptvis_plugin.models.prompts import chat_text, check_paper_fits, encode, paper_text
+from adaptvis_plugin.models.stopping import StopStrings, before_stop
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +93,14 @@ class Setup:
 
 @dataclass(frozen=True)
 class Question:
-    """A rendered prompt and its images, in the order of its image tokens; RGB."""
+    """A rendered prompt and its images, in the order of its image tokens; RGB.
+
+    `name` is what the user knows the row by, for errors: `vsr, document 7`.
+    """
 
     text: str
     images: tuple[Image.Image, ...]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,11 +122,13 @@ class Runner:
         **loading: see `load_model`.
 
     Attributes:
+        checkpoint: see `checkpoint_identity`; as it was when the model was loaded.
         most_rows: the most rows that are decoded at once; shrinks when memory runs out.
     """
 
     def __init__(self, setup: Setup, **loading: Any) -> None:
         self.setup = setup
+        self.checkpoint = checkpoint_identity(setup.pretrained)
         self.model, self.processor = load_model(setup.pretrained, **loading)
         self.decoder = Decoder(self.model)
         self.most_rows = sys.maxsize
@@ -134,10 +142,11 @@ class Runner:
             prompt: the paper's whole prompt, where the data has one.
 
         Raises:
-            ValueError: if the processor cannot render that style of prompt.
+            ValueError: if the processor cannot render that style of prompt, or the paper's does not fit the question.
         """
         if self.setup.prompt == "chat":
             return chat_text(self.processor, messages)
+        check_paper_fits(messages)
         return paper_text(self.processor, prompt or paper_prompt(question))
 
     def encode(self, questions: Sequence[Question]) -> BatchFeature:
@@ -160,15 +169,21 @@ class Runner:
             questions: the batch.
             method: see `Setup.choose`.
             encoded: the batch as `encode` returns it, if that was done ahead.
-            **generation: see `Decoder.generate`.
+            **generation: see `Decoder.generate`, but of `stop_strings` see `StopStrings`.
 
         Raises:
             ValueError: see `encode` and `Decoder.generate`.
+            NonFiniteLogitsError: see `Decoder.generate`; the message names the questions.
             RuntimeError: if a single row does not fit into memory.
         """
         if len(questions) <= self.most_rows:
             try:
-                return self._decode(encoded or self.encode(questions), method, generation)
+                return self._decode(encoded or self.encode(questions), method, **generation)
+            except NonFiniteLogitsError as error:
+                names = [questions[row].name or f"row {row}" for row in error.rows]
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                reason = str(error).removeprefix(f"rows {list(error.rows)}: ")
+                raise NonFiniteLogitsError(f"{'; '.join(names[:3])}{more}: {reason}", error.rows) from error
             except RuntimeError as error:
                 if len(questions) == 1 or not should_reduce_batch_size(error):
                     raise
@@ -183,18 +198,21 @@ class Runner:
         parts = [questions[start : start + rows] for start in range(0, len(questions), rows)]
         return [answer for part in parts for answer in self.answer(part, method, **generation)]
 
-    def _decode(self, encoded: BatchFeature, method: Method, generation: dict[str, Any]) -> list[Answer]:
+    def _decode(
+        self, encoded: BatchFeature, method: Method, *, stop_strings: Sequence[str] = (), **generation: Any
+    ) -> list[Answer]:
         inputs = encoded.to(self.model.device, dtype=self.model.dtype)
-        until = generation.get("stop_strings", [])
-        tokenizer = {"tokenizer": self.processor.tokenizer} if until else {}
-        out = self.decoder.generate(inputs, method, **generation, **tokenizer)
+        if stop_strings:
+            criterion = StopStrings(self.processor.tokenizer, stop_strings)
+            generation["stopping_criteria"] = StoppingCriteriaList([criterion])
+        out = self.decoder.generate(inputs, method, **generation)
         texts = self.processor.batch_decode(out.sequences, skip_special_tokens=True)
         lengths = _lengths(
             out.sequences, self.model.generation_config.eos_token_id, self.processor.tokenizer.pad_token_id
         )
         return [
             # The coefficient as it was given: the nearest fp32 number to 0.8 is 0.800000012.
-            Answer(_before(text, until).strip(), confidence, round(alpha, 6), given, new)
+            Answer(before_stop(text, stop_strings).strip(), confidence, round(alpha, 6), given, new)
             for text, confidence, alpha, given, new in zip(
                 texts,
                 out.confidence.tolist(),
@@ -242,13 +260,6 @@ def _unknown(method: str, name: str, value: Any, arguments: Sequence[str]) -> st
     return (
         f"unknown model_args {name}={value!r}; the hyper-parameters of {method} are: {', '.join(known) or 'none'}{hint}"
     )
-
-
-def _before(text: str, until: Sequence[str]) -> str:
-    """The text up to the first stop string."""
-    for stop in until:
-        text = text.split(stop, 1)[0]
-    return text
 
 
 def _lengths(sequences: torch.Tensor, eos: int | list[int] | None, pad: int) -> list[int]:

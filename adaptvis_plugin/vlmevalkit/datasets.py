@@ -13,6 +13,7 @@ from PIL import Image
 from vlmeval.dataset.image_base import ImageBaseDataset
 
 from adaptvis_plugin.data import load_table
+from adaptvis_plugin.data.questions import with_whole_prompt
 from adaptvis_plugin.scoring import vsr, whatsup
 from adaptvis_plugin.vlmevalkit.names import TASKS, table_of
 
@@ -23,8 +24,8 @@ _COLUMNS = ("question", "prompt", "options", "answer", "relation", "set_id", "pa
 class TableDataset(ImageBaseDataset):
     """One of the prepared tables. Every model is asked the paper's question; the images are the source's own files.
 
-    The paper's whole prompt, whose wording no template can rebuild, travels in the text message under the key
-    `prompt`; only this plugin's models read it.
+    The paper's whole prompt, whose wording no template can rebuild, travels in the text message; only this plugin's
+    models read it.
     """
 
     force_use_dataset_prompt = True
@@ -53,7 +54,7 @@ class TableDataset(ImageBaseDataset):
         row = self.data.iloc[line] if isinstance(line, int) else line
         return [
             {"type": "image", "value": row["image_path"]},
-            {"type": "text", "value": row["question"], "prompt": row["prompt"]},
+            with_whole_prompt({"type": "text", "value": row["question"]}, row["prompt"]),
         ]
 
     def evaluate(self, eval_file: str, **judge_kwargs: Any) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from vlmeval.smp import dump, get_rank_and_world_size
 
 from adaptvis_plugin.vlmevalkit.arguments import Arguments
 from adaptvis_plugin.vlmevalkit.model import SteeredVLM
-from adaptvis_plugin.vlmevalkit.trace import Trace
+from adaptvis_plugin.vlmevalkit.trace import Trace, made_with
 
 InferData = Callable[..., Any]
 
@@ -53,7 +53,7 @@ def _infer(
     verbose: bool,
 ) -> SteeredVLM | str:
     """Answer the rows of this process that have no answer yet; returns the model, loaded only if there were any."""
-    settings = {**arguments.settings(dataset.dataset_name), "data": getattr(dataset, "fingerprint", None)}
+    settings = {**made_with(arguments, dataset.dataset_name), "data": getattr(dataset, "fingerprint", None)}
     trace = Trace(folder, name, dataset.dataset_name)
     answered = trace.begin(settings)
     rank, world = get_rank_and_world_size()
@@ -65,7 +65,11 @@ def _infer(
         for start in range(0, len(todo), arguments.batch_size):
             batch = todo[start : start + arguments.batch_size]
             assert isinstance(model, SteeredVLM)
-            answers = model.answer([dataset.build_prompt(row) for row in batch], dataset.dataset_name)
+            questions = [
+                model.question(dataset.build_prompt(row), f"{dataset.dataset_name}, index {row['index']}")
+                for row in batch
+            ]
+            answers = model.answer(questions, dataset.dataset_name)
             lines = [
                 {
                     "index": row["index"].item() if hasattr(row["index"], "item") else row["index"],

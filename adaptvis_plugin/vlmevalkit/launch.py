@@ -15,7 +15,7 @@ from adaptvis_plugin.data import prepare
 from adaptvis_plugin.vlmevalkit.arguments import Arguments
 from adaptvis_plugin.vlmevalkit.names import TASKS, table_of
 from adaptvis_plugin.vlmevalkit.registration import Framework, runner
-from adaptvis_plugin.vlmevalkit.trace import Trace
+from adaptvis_plugin.vlmevalkit.trace import Trace, made_with
 
 NO_ANSWERS = ("invalid_dataset", "Incomplete infer result", "No infer result found")
 """Reasons for which VLMEvalKit skips a combination that was asked for; the others are properties of the data set."""
@@ -72,7 +72,7 @@ def _registered(models: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
 
 def _named(name: str, arguments: Arguments, dataset: str) -> dict[str, Any]:
     try:
-        return arguments.settings(dataset)
+        return made_with(arguments, dataset)
     except ValueError as error:
         raise ValueError(f"--model {name}: {error}, as --model-args NAME=VALUE,NAME=VALUE") from error
 

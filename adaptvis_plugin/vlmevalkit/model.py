@@ -5,6 +5,7 @@ from typing import Any
 
 from vlmeval.vlm import BaseModel
 
+from adaptvis_plugin.data.questions import whole_prompt
 from adaptvis_plugin.models.runner import Answer, Question, Runner, read_image
 from adaptvis_plugin.vlmevalkit.arguments import Arguments
 
@@ -32,19 +33,34 @@ class SteeredVLM(BaseModel):
 
     def generate_inner(self, message: Message, dataset: str | None = None) -> str:
         """Answer one question, as VLMEvalKit's `generate` asks it."""
-        return self.answer([message], dataset)[0].text
+        return self.answer([self.question(message)], dataset)[0].text
 
-    def answer(self, messages: Sequence[Any], dataset: str | None = None) -> list[Answer]:
-        """Answer a batch of VLMEvalKit's messages under the settings of a data set.
+    def answer(self, questions: Sequence[Question], dataset: str | None = None) -> list[Answer]:
+        """Answer a batch of questions under the settings of a data set.
 
         Raises:
-            ValueError: if a message holds something else than images and text, or an image cannot be read, or the
-                method has no settings for the data set.
+            ValueError: if the method has no settings for the data set.
+            NonFiniteLogitsError: see `Runner.answer`.
         """
         name = dataset or "(no data set)"
         method = self.arguments.setup.choose(self.arguments.task(name))
-        questions = [self._question(self._parts(message)) for message in messages]
         return self.runner.answer(questions, method, max_new_tokens=self.arguments.tokens(name))
+
+    def question(self, message: Any, name: str = "the question") -> Question:
+        """One of VLMEvalKit's messages as the runner takes it.
+
+        Args:
+            message: what `build_prompt` of a data set returns.
+            name: what the user knows the question by, for errors.
+
+        Raises:
+            ValueError: if the message holds something else than images and text, an image cannot be read, or the
+                paper's prompt does not fit; the text names the question.
+        """
+        try:
+            return self._question(self._parts(message), name)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
     def _parts(self, message: Any) -> Message:
         try:
@@ -55,9 +71,9 @@ class SteeredVLM(BaseModel):
             raise ValueError(f"not a message of VLMEvalKit: {message!r}")
         return parts
 
-    def _question(self, message: Message) -> Question:
+    def _question(self, message: Message, name: str) -> Question:
         content: Message = []
-        images, texts, prompt = [], [], None
+        images = []
         for item in message:
             if item["type"] == "image":
                 try:
@@ -66,10 +82,9 @@ class SteeredVLM(BaseModel):
                     raise ValueError(f"the image {item['value']} cannot be read ({error})") from error
                 content.append({"type": "image"})
             elif item["type"] == "text":
-                texts.append(item["value"])
-                prompt = item.get("prompt")
                 content.append({"type": "text", "text": item["value"]})
             else:
-                raise ValueError(f"the question holds {item['type']}; this model takes images and text")
-        text = self.runner.render([{"role": "user", "content": content}], "\n".join(texts), prompt)
-        return Question(text, tuple(images))
+                raise ValueError(f"it holds {item['type']}; this model takes images and text")
+        texts = "\n".join(part["text"] for part in content if part["type"] == "text")
+        text = self.runner.render([{"role": "user", "content": content}], texts, whole_prompt(message))
+        return Question(text, tuple(images), name)

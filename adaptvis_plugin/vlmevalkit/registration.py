@@ -126,7 +126,7 @@ def _find() -> Framework:
     spec = importlib.util.find_spec("vlmeval")
     if spec is None or not spec.submodule_search_locations:
         raise FrameworkError(
-            'VLMEvalKit is not installed: pip install "adaptvis-plugin[vlmevalkit]", or give the folder of a source '
+            "VLMEvalKit is not installed: pip install ms-vlmeval, or give the folder of a source "
             f"checkout as {CHECKOUT}"
         )
     package = Path(next(iter(spec.submodule_search_locations))).absolute()

@@ -13,7 +13,20 @@ from typing import Any
 
 from filelock import FileLock
 
+from adaptvis_plugin.models.identity import checkpoint_identity, code_identity
+from adaptvis_plugin.vlmevalkit.arguments import Arguments
+
 Row = Mapping[str, Any]
+
+
+def made_with(arguments: Arguments, dataset: str) -> dict[str, Any]:
+    """All that decides the answers of a model on a data set, but for the data.
+
+    Raises:
+        ValueError: see `Arguments.settings`.
+    """
+    identity = {"checkpoint": checkpoint_identity(arguments.setup.pretrained), "code": code_identity()}
+    return {**arguments.settings(dataset), **identity}
 
 
 class Trace:

@@ -1,0 +1,49 @@
+"""Stop strings, looked for in the answer alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase, StoppingCriteria
+
+_SLACK = 8
+"""Tokens read beyond the longest stop string: the first ones may begin in the middle of a character."""
+
+
+class StopStrings(StoppingCriteria):
+    r"""Ends each row as soon as its answer holds a stop string.
+
+    transformers' own `stop_strings` looks at the end of the whole sequence. There a prompt that ends in a line break
+    and an answer that begins with one make `\n\n`, and the answer ends with its first token.
+
+    Args:
+        tokenizer: the model's.
+        strings: the stop strings; none is empty.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._strings = tuple(strings)
+        # A token stands for at least one byte.
+        self._reach = max(len(string.encode()) for string in strings) + _SLACK
+        self._before: torch.Tensor | None = None
+        self._prompt = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """Whether each row is done; `input_ids` has shape (rows, prompt and answer), the result (rows,)."""
+        # One answer may take several `generate` calls, with prompts of other widths. Each asks first after its first
+        # token, and its tokens do not go on from those seen last.
+        if self._before is None or not torch.equal(input_ids[:, :-1], self._before):
+            self._prompt = input_ids.shape[1] - 1
+        self._before = input_ids
+        tail = input_ids[:, max(self._prompt, input_ids.shape[1] - self._reach) :]
+        texts = self._tokenizer.batch_decode(tail)
+        done = [any(string in text for string in self._strings) for text in texts]
+        return torch.tensor(done, device=input_ids.device)
+
+
+def before_stop(text: str, strings: Sequence[str]) -> str:
+    """The text up to the first stop string."""
+    for string in strings:
+        text = text.split(string, 1)[0]
+    return text
