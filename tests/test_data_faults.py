@@ -32,6 +32,7 @@ from tests.data_helpers import (
     question_lines,
     serve,
     sources,
+    without_checksum,
     write,
 )
 
@@ -50,17 +51,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         monkeypatch.setattr(fetch, "_RETRIES", 1)
         server.fill(hub=False)
         yield server
-
-
-def without_checksum(site: Site, monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, **change: Any) -> None:
-    """The published facts of a subset, changed: for the archives of which no checksum was published."""
-    import yaml
-
-    path = sources(folder, site.host)
-    facts = yaml.safe_load(path.read_text())
-    facts["whatsup"][name] |= {"images_sha256": None, **change}
-    path.write_text(yaml.safe_dump(facts))
-    monkeypatch.setenv("ADAPTVIS_SOURCES", str(path))
 
 
 def refused(name: str, *words: str) -> None:
@@ -115,7 +105,7 @@ def tar_with(**fields: Any) -> bytes:
 def test_bad_tar(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, archive: Callable[[], bytes], words: str
 ) -> None:
-    without_checksum(site, monkeypatch, tmp_path, "vg_one")
+    without_checksum(monkeypatch, tmp_path, site.host, "vg_one")
     site.routes["/drive/vg_images.tar.gz"] = archive()
     refused("vg_one", "vg_images.tar.gz", words)
     assert not (tmp_path / "evil.sh").exists() and not Path("/etc/evil").exists()
@@ -154,7 +144,7 @@ def test_bad_pictures(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, picture: bytes, words: str, lenient: bool
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
-    without_checksum(site, monkeypatch, tmp_path, "vg_one")
+    without_checksum(monkeypatch, tmp_path, site.host, "vg_one")
     site.routes["/drive/vg_images.tar.gz"] = make_tar({**IMAGES, "vg_images/140.jpg": picture})
     refused("vg_one", words, "row 2")
     site.routes["/coco/train2017/000000000003.jpg"] = picture
@@ -199,7 +189,7 @@ def test_wrong_checksums(site: Site) -> None:
 
 
 def test_wrong_number_of_rows(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    without_checksum(site, monkeypatch, tmp_path, "vg_one", rows=7)
+    without_checksum(monkeypatch, tmp_path, site.host, "vg_one", rows=7)
     refused("vg_one", "6 rows, 7 were published")
 
 
@@ -209,7 +199,7 @@ def test_a_question_that_disagrees_with_its_caption_is_named(
     lines = question_lines("vg_two").splitlines()
     lines[4] = lines[4].replace("Above", "Below")
     site.routes[f"/prompts/{FACTS['whatsup']['vg_two']['questions']}"] = "\n".join(lines).encode()
-    without_checksum(site, monkeypatch, tmp_path, "vg_two", questions_sha256=fetch_sha("\n".join(lines)))
+    without_checksum(monkeypatch, tmp_path, site.host, "vg_two", questions_sha256=fetch_sha("\n".join(lines)))
     refused("vg_two", "row 4", "'Below'", "on top of")
 
 
@@ -220,9 +210,10 @@ def fetch_sha(text: str) -> str:
 
 
 def test_parquet_that_is_none(site: Site) -> None:
+    del site.routes["/drive/vg_qa_two_obj.json"]
     for body in (QUOTA, b"PAR1 cut"):
         site.add_hub("ServiceNow/whatsup_all", {"data/VG_QA_two_obj-00000-of-00001.parquet": body})
-        refused("vg_two", "is not the WhatsUp parquet")
+        refused("vg_two", "is no parquet file")
 
 
 def test_damaged_table(site: Site, tmp_path: Path) -> None:
@@ -243,7 +234,12 @@ def test_sources_that_are_none(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_nothing_can_be_reached(site: Site) -> None:
+    path = f"/prompts/{FACTS['whatsup']['vg_two']['questions']}"
+    questions = site.routes[path]
     site.routes.clear()
+    refused("vg_two", f"The questions of vg_two cannot be had now: {site.host.rstrip('/')}{path}", "--from FOLDER")
+    assert {asked for _, asked, _ in site.log} == {path}, "nothing large is asked for in vain"
+    site.routes[path] = questions
     refused("vg_two", "ServiceNow/whatsup_all", "joaomonteirof", "/drive/vg_qa_two_obj.json", "--from FOLDER")
 
 
@@ -273,7 +269,7 @@ def cut(body: bytes, after: int) -> Callable[[Request], None]:
 def test_a_broken_download_goes_on_where_it_stopped(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    without_checksum(site, monkeypatch, tmp_path, "vg_one")
+    without_checksum(monkeypatch, tmp_path, site.host, "vg_one")
     path, body = "/drive/vg_images.tar.gz", make_tar({**IMAGES, "vg_images/big.jpg": os.urandom(3 * 2**20)})
     half = len(body) // 2
     site.routes[path] = cut(body, half)

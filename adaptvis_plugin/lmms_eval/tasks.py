@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from adaptvis_plugin.data import load_table
+from adaptvis_plugin.images import to_rgb
 from adaptvis_plugin.scoring import vsr, whatsup
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _rows(docs: datasets.Dataset, split: str | None) -> datasets.Dataset:
 
 def doc_to_visual(doc: Doc) -> list[Image.Image]:
     """The picture, as RGB."""
-    return [doc["image"].convert("RGB")]
+    return [to_rgb(doc["image"])]
 
 
 def doc_to_text(doc: Doc) -> str:
