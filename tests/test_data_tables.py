@@ -270,9 +270,8 @@ SIX_OPTIONS = ("left", "right", "front", "behind", "top", "bottom")
         ("Front", ["A cup in front of a can", "A cup behind a can", "A cup to the left of a can"], True),
         ("Behind", ["A cup in front of a can", "A cup behind a can"], False),
         # words that are not known say nothing, whatever else is in them
-        ("Behind", ["A photo of a dog in the background", "A photo of a dog in the foreground"], None),
         ("Behind", ["A photo of a dog on the far side", "A photo of a dog on the near side"], None),
-        ("Behind", ["A photo of a left shoe in the background", "A photo of a left shoe in the foreground"], None),
+        ("Behind", ["A photo of a left shoe on the far side", "A photo of a left shoe on the near side"], None),
         ("Left", ["nothing", "none"], None),
         # but a false caption that says what the answer does contradicts it
         ("Front", ["A photo of a dog in the background", "A photo of a dog in the front"], False),

@@ -57,8 +57,9 @@ def prepare(names: Iterable[str], source: Path | str | None = None, *, force: bo
         DataError: A name is unknown, or the data cannot be had or is not what it should be.
     """
     wanted = dict.fromkeys(table for name in names for table in GROUPS.get(name, (name,)))
-    folder = None if source is None else Path(os.path.expanduser(source)).resolve()
-    if folder and not folder.is_dir():
+    # unlike pathlib's, these do not raise for a circle of links or a name that is too long
+    folder = None if source is None else Path(os.path.realpath(os.path.expanduser(source)))
+    if folder and not os.path.isdir(folder):
         raise DataError(f"--from {source} is no folder.")
     with fetch.one_wait():
         return [_prepare(name, folder, force) for name in wanted]
@@ -78,12 +79,12 @@ def changed(origin: Provenance) -> str:
     """What has become of the folder a table was made from: "" if nothing, or if it was made from none."""
     if origin.fingerprint is None:
         return ""
-    folder = Path(origin.source)
-    if not folder.is_dir():
+    folder, sources = Path(origin.source), load_sources()
+    if not os.path.isdir(folder):
         return "no longer there"
     try:
-        same = files.fingerprint(_files(origin.name, folder)) == origin.fingerprint
-    except DataError:
+        same = files.fingerprint(_files(origin.name, folder, sources)) == origin.fingerprint
+    except DataError:  # what is there now makes no table
         same = False
     return "" if same else "changed since"
 
@@ -147,9 +148,8 @@ def _current(name: str, source: Path | None) -> Provenance | None:
     return there
 
 
-def _files(name: str, folder: Path) -> list[Path]:
+def _files(name: str, folder: Path, sources: Sources) -> list[Path]:
     """The files of a folder that a table is made of."""
-    sources = load_sources()
     if name == "vsr":
         return vsr.folder_files(folder, sources)
     if name in sources.whatsup:
