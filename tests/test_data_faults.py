@@ -2,6 +2,7 @@
 
 import io
 import json
+import lzma
 import os
 import resource
 import signal
@@ -84,6 +85,7 @@ def tar_with(**fields: Any) -> bytes:
         (lambda: tar_with(name="vg_images/dev", type=tarfile.CHRTYPE), "refused"),
         (lambda: tar_with(name="vg_images/139.jpg", size=65 * 2**20), "are refused"),
         (lambda: make_tar(IMAGES)[:-200], "damaged or cut short"),
+        (lambda: lzma.compress(make_tar(IMAGES))[:20] + b"x" * 200, "damaged or cut short"),
         (lambda: QUOTA, "HTML page"),
         (lambda: b"", "damaged or cut short"),
         (lambda: make_tar({}), "has no"),
@@ -97,6 +99,7 @@ def tar_with(**fields: Any) -> bytes:
         "device",
         "huge",
         "cut",
+        "damaged xz",
         "html",
         "empty",
         "bare",
@@ -113,6 +116,17 @@ def test_bad_tar(
     assert len(load_table("vg_one")) == 6, "once the archive is mended, it is fetched again"
 
 
+def with_headers(packed: bytes, flags: int = 0, method: int = 8) -> bytes:
+    """A zip whose members say that they are encrypted, or packed in another way."""
+    data = bytearray(packed)
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.find(signature)
+        while at >= 0:
+            data[at + offset : at + offset + 4] = bytes([flags, 0, method, 0])
+            at = data.find(signature, at + 1)
+    return bytes(data)
+
+
 def test_bad_zip(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     good = {row.image: image_bytes(row.image) for row in DATA["coco_two"]}
     for packed, words in [
@@ -120,6 +134,8 @@ def test_bad_zip(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         (make_zip(dict.fromkeys(good, b"\0" * (65 * 2**20))), "are refused"),
         (make_zip(good)[:-30], "damaged"),
         (QUOTA, "HTML page"),
+        (with_headers(make_zip(good), flags=1), "encrypted"),
+        (with_headers(make_zip(good), method=99), "compression"),
     ]:
         site.routes["/drive/val2017.zip"] = packed
         refused("coco_two", "val2017.zip", words)
@@ -225,8 +241,11 @@ def test_damaged_table(site: Site, tmp_path: Path) -> None:
 
 
 def test_sources_that_are_none(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ADAPTVIS_SOURCES", str(write(tmp_path / "bad.yaml", b"whatsup: {controlled_a: {rows: many}}")))
-    with pytest.raises(DataError, match="ADAPTVIS_SOURCES"):
+    monkeypatch.setenv(
+        "ADAPTVIS_SOURCES",
+        str(write(tmp_path / "bad.yaml", b"{whatsup: {controlled_a: {rows: many}}, vsr: {size: 1}}")),
+    )
+    with pytest.raises(DataError, match=r"ADAPTVIS_SOURCES=.* cannot be used: whatsup\.controlled_a\.rows: .*; .*YAML"):
         prepare(["vg_two"])
 
 
