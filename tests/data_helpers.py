@@ -1,5 +1,6 @@
 """Tiny WhatsUp and VSR data in exactly the published layouts, and a local server that has them and may misbehave."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -15,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from PIL import Image
 
@@ -153,7 +155,8 @@ def archives() -> dict[str, bytes]:
 
 def make_tar(members: dict[str, bytes], *extra: tarfile.TarInfo) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+    # the same bytes at any time of day, for the checksums
+    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
         for info in extra:
             tar.addfile(info, io.BytesIO(b"x" * info.size))
         for name, data in members.items():
@@ -167,7 +170,7 @@ def make_zip(members: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, data in members.items():
-            packed.writestr(name, data)
+            packed.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
@@ -208,6 +211,15 @@ def sources(folder: Path, host: str = "http://127.0.0.1:9/") -> Path:
         },
     }
     return write(folder / "sources.yaml", yaml.safe_dump(facts).encode())
+
+
+def without_checksum(monkeypatch: pytest.MonkeyPatch, folder: Path, host: str, name: str, **change: Any) -> None:
+    """The published facts of a subset, changed: for the archives of which no checksum was published."""
+    path = sources(folder, host)
+    facts = yaml.safe_load(path.read_text())
+    facts["whatsup"][name] |= {"images_sha256": None, **change}
+    path.write_text(yaml.safe_dump(facts))
+    monkeypatch.setenv("ADAPTVIS_SOURCES", str(path))
 
 
 def write(path: Path, data: bytes) -> Path:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import lzma
 import os
 import resource
 import signal
@@ -32,6 +33,7 @@ from tests.data_helpers import (
     question_lines,
     serve,
     sources,
+    without_checksum,
     write,
 )
 
@@ -50,17 +52,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         monkeypatch.setattr(fetch, "_RETRIES", 1)
         server.fill(hub=False)
         yield server
-
-
-def without_checksum(site: Site, monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, **change: Any) -> None:
-    """The published facts of a subset, changed: for the archives of which no checksum was published."""
-    import yaml
-
-    path = sources(folder, site.host)
-    facts = yaml.safe_load(path.read_text())
-    facts["whatsup"][name] |= {"images_sha256": None, **change}
-    path.write_text(yaml.safe_dump(facts))
-    monkeypatch.setenv("ADAPTVIS_SOURCES", str(path))
 
 
 def refused(name: str, *words: str) -> None:
@@ -94,6 +85,7 @@ def tar_with(**fields: Any) -> bytes:
         (lambda: tar_with(name="vg_images/dev", type=tarfile.CHRTYPE), "refused"),
         (lambda: tar_with(name="vg_images/139.jpg", size=65 * 2**20), "are refused"),
         (lambda: make_tar(IMAGES)[:-200], "damaged or cut short"),
+        (lambda: lzma.compress(make_tar(IMAGES))[:20] + b"x" * 200, "damaged or cut short"),
         (lambda: QUOTA, "HTML page"),
         (lambda: b"", "damaged or cut short"),
         (lambda: make_tar({}), "has no"),
@@ -107,6 +99,7 @@ def tar_with(**fields: Any) -> bytes:
         "device",
         "huge",
         "cut",
+        "damaged xz",
         "html",
         "empty",
         "bare",
@@ -115,12 +108,23 @@ def tar_with(**fields: Any) -> bytes:
 def test_bad_tar(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, archive: Callable[[], bytes], words: str
 ) -> None:
-    without_checksum(site, monkeypatch, tmp_path, "vg_one")
+    without_checksum(monkeypatch, tmp_path, site.host, "vg_one")
     site.routes["/drive/vg_images.tar.gz"] = archive()
     refused("vg_one", "vg_images.tar.gz", words)
     assert not (tmp_path / "evil.sh").exists() and not Path("/etc/evil").exists()
     site.fill(hub=False)
     assert len(load_table("vg_one")) == 6, "once the archive is mended, it is fetched again"
+
+
+def with_headers(packed: bytes, flags: int = 0, method: int = 8) -> bytes:
+    """A zip whose members say that they are encrypted, or packed in another way."""
+    data = bytearray(packed)
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.find(signature)
+        while at >= 0:
+            data[at + offset : at + offset + 4] = bytes([flags, 0, method, 0])
+            at = data.find(signature, at + 1)
+    return bytes(data)
 
 
 def test_bad_zip(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -130,6 +134,8 @@ def test_bad_zip(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         (make_zip(dict.fromkeys(good, b"\0" * (65 * 2**20))), "are refused"),
         (make_zip(good)[:-30], "damaged"),
         (QUOTA, "HTML page"),
+        (with_headers(make_zip(good), flags=1), "encrypted"),
+        (with_headers(make_zip(good), method=99), "compression"),
     ]:
         site.routes["/drive/val2017.zip"] = packed
         refused("coco_two", "val2017.zip", words)
@@ -154,7 +160,7 @@ def test_bad_pictures(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, picture: bytes, words: str, lenient: bool
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
-    without_checksum(site, monkeypatch, tmp_path, "vg_one")
+    without_checksum(monkeypatch, tmp_path, site.host, "vg_one")
     site.routes["/drive/vg_images.tar.gz"] = make_tar({**IMAGES, "vg_images/140.jpg": picture})
     refused("vg_one", words, "row 2")
     site.routes["/coco/train2017/000000000003.jpg"] = picture
@@ -199,7 +205,7 @@ def test_wrong_checksums(site: Site) -> None:
 
 
 def test_wrong_number_of_rows(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    without_checksum(site, monkeypatch, tmp_path, "vg_one", rows=7)
+    without_checksum(monkeypatch, tmp_path, site.host, "vg_one", rows=7)
     refused("vg_one", "6 rows, 7 were published")
 
 
@@ -209,7 +215,7 @@ def test_a_question_that_disagrees_with_its_caption_is_named(
     lines = question_lines("vg_two").splitlines()
     lines[4] = lines[4].replace("Above", "Below")
     site.routes[f"/prompts/{FACTS['whatsup']['vg_two']['questions']}"] = "\n".join(lines).encode()
-    without_checksum(site, monkeypatch, tmp_path, "vg_two", questions_sha256=fetch_sha("\n".join(lines)))
+    without_checksum(monkeypatch, tmp_path, site.host, "vg_two", questions_sha256=fetch_sha("\n".join(lines)))
     refused("vg_two", "row 4", "'Below'", "on top of")
 
 
@@ -220,9 +226,10 @@ def fetch_sha(text: str) -> str:
 
 
 def test_parquet_that_is_none(site: Site) -> None:
+    del site.routes["/drive/vg_qa_two_obj.json"]
     for body in (QUOTA, b"PAR1 cut"):
         site.add_hub("ServiceNow/whatsup_all", {"data/VG_QA_two_obj-00000-of-00001.parquet": body})
-        refused("vg_two", "is not the WhatsUp parquet")
+        refused("vg_two", "is no parquet file")
 
 
 def test_damaged_table(site: Site, tmp_path: Path) -> None:
@@ -234,8 +241,11 @@ def test_damaged_table(site: Site, tmp_path: Path) -> None:
 
 
 def test_sources_that_are_none(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ADAPTVIS_SOURCES", str(write(tmp_path / "bad.yaml", b"whatsup: {controlled_a: {rows: many}}")))
-    with pytest.raises(DataError, match="ADAPTVIS_SOURCES"):
+    monkeypatch.setenv(
+        "ADAPTVIS_SOURCES",
+        str(write(tmp_path / "bad.yaml", b"{whatsup: {controlled_a: {rows: many}}, vsr: {size: 1}}")),
+    )
+    with pytest.raises(DataError, match=r"ADAPTVIS_SOURCES=.* cannot be used: whatsup\.controlled_a\.rows: .*; .*YAML"):
         prepare(["vg_two"])
 
 
@@ -243,7 +253,12 @@ def test_sources_that_are_none(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_nothing_can_be_reached(site: Site) -> None:
+    path = f"/prompts/{FACTS['whatsup']['vg_two']['questions']}"
+    questions = site.routes[path]
     site.routes.clear()
+    refused("vg_two", f"The questions of vg_two cannot be had now: {site.host.rstrip('/')}{path}", "--from FOLDER")
+    assert {asked for _, asked, _ in site.log} == {path}, "nothing large is asked for in vain"
+    site.routes[path] = questions
     refused("vg_two", "ServiceNow/whatsup_all", "joaomonteirof", "/drive/vg_qa_two_obj.json", "--from FOLDER")
 
 
@@ -273,7 +288,7 @@ def cut(body: bytes, after: int) -> Callable[[Request], None]:
 def test_a_broken_download_goes_on_where_it_stopped(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    without_checksum(site, monkeypatch, tmp_path, "vg_one")
+    without_checksum(monkeypatch, tmp_path, site.host, "vg_one")
     path, body = "/drive/vg_images.tar.gz", make_tar({**IMAGES, "vg_images/big.jpg": os.urandom(3 * 2**20)})
     half = len(body) // 2
     site.routes[path] = cut(body, half)

@@ -160,9 +160,9 @@ class Yes(Left):
 supported_VLM["yes"] = functools.partial(Yes)
 from adaptvis_plugin.data.cache import Provenance, write_table
 rows = [{**row, "set_id": None, "pair_id": None} for row in table.select(range(4))]
-write_table(rows, Provenance("coco_one", 4, "a test", "template", verified=False))
+write_table(rows, Provenance("coco_one", 4, "a test", "template", (), None))
 rows = [{**row, "answer": "No" if row["id"] else "Yes", "relation": "left of"} for row in rows]
-write_table(rows, Provenance("vsr", 4, "a test", "template", verified=False))
+write_table(rows, Provenance("vsr", 4, "a test", "template", (), None))
 say("vsr", command("--data", "VSR_QA", "WhatsUp_COCO_One", "--model", "yes"))
 
 with open(os.path.join(os.environ["LMUData"], "Stock.tsv"), "w") as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import lzma
 import shutil
 import tarfile
 import zipfile
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from adaptvis_plugin.data.cache import DataError
+from adaptvis_plugin.data.cache import NO_ROOM, DataError
 from adaptvis_plugin.data.fetch import progress
+from adaptvis_plugin.data.files import is_html, regular
 
 
 def read_members(archive: Path, wanted: set[str], folder: Path, limit: int) -> dict[str, Path]:
@@ -33,6 +34,7 @@ def read_members(archive: Path, wanted: set[str], folder: Path, limit: int) -> d
         DataError: The archive is no archive or cut short; or a member, wanted or not, leads out of the
             folder; or a wanted one is a link, a device, or too large.
     """
+    regular(archive)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     found: dict[str, Path] = {}
@@ -48,10 +50,18 @@ def read_members(archive: Path, wanted: set[str], folder: Path, limit: int) -> d
             found[name] = path
             if tell:
                 tell(f"unpacking {archive.name}", len(found), None)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        head = archive.open("rb").read(64).lstrip()[:1]
-        kind = "an HTML page, perhaps a quota page" if head == b"<" else f"damaged or cut short ({error})"
-        raise DataError(f"{archive} is {kind}. Delete it and fetch it again.") from error
+    except DataError:
+        raise
+    except (
+        tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError,
+        NotImplementedError,
+    ) as error:  # fmt: skip
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise
+        if isinstance(error, OSError) and error.errno:
+            raise DataError(f"{archive} cannot be read: {error.strerror}.") from error
+        kind = "an HTML page, perhaps a quota page" if is_html(archive) else f"damaged or cut short ({error})"
+        raise DataError(f"{archive} is {kind}. Delete it and get it again.") from error
     return found
 
 

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from PIL import Image
 
-from adaptvis_plugin.images import decode
+from adaptvis_plugin.images import to_rgb
 
 if TYPE_CHECKING:
     import datasets
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BATCH = 64
+DOWNLOADS, LOCK = RESERVED = ("downloads", "lock")
+"""What lies in the cache beside the tables."""
 _KEY = b"adaptvis"
 
 
@@ -60,14 +62,16 @@ class Provenance:
         rows: How many rows it has.
         source: The folder, Hub data set or archive the pictures and captions were read from.
         questions: The file with the questions, or ``"template"``.
-        verified: Whether checksums, row count and captions were held against the published facts.
+        verified: What was held against the published facts, and which files by their checksum; empty if nothing was.
+        fingerprint: What tells that the folder was changed since (`files.fingerprint`); None for other sources.
     """
 
     name: str
     rows: int
     source: str
     questions: str
-    verified: bool
+    verified: tuple[str, ...]
+    fingerprint: str | None
 
 
 def cache_dir() -> Path:
@@ -76,9 +80,9 @@ def cache_dir() -> Path:
     ``$ADAPTVIS_CACHE``, or ``adaptvis`` in the Hugging Face cache (``$HF_HOME``, ``~/.cache/huggingface``).
     """
     if own := os.environ.get("ADAPTVIS_CACHE"):
-        return Path(own).expanduser()
+        return Path(os.path.expanduser(own))
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    return Path(home).expanduser() / "adaptvis"
+    return Path(os.path.expanduser(home)) / "adaptvis"
 
 
 def table_path(name: str) -> Path:
@@ -92,7 +96,7 @@ def lock() -> FileLock:
     The operating system releases it when its holder dies.
     """
     cache_dir().mkdir(parents=True, exist_ok=True)
-    return FileLock(cache_dir() / "lock")
+    return FileLock(cache_dir() / LOCK)
 
 
 def provenance(name: str) -> Provenance | None:
@@ -104,14 +108,16 @@ def provenance(name: str) -> Provenance | None:
     import pyarrow as pa
 
     path = table_path(name)
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     try:
         with pa.memory_map(str(path)) as source:
-            return Provenance(**json.loads((pa.ipc.open_stream(source).schema.metadata or {})[_KEY]))
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+            facts = json.loads((pa.ipc.open_stream(source).schema.metadata or {})[_KEY])
+        return Provenance(**{**facts, "verified": tuple(facts["verified"])})
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{path} is not a table of this version. Make it again: adaptvis data prepare {name} --force"
+            f"{path} is not a table of this version. Make it again: adaptvis data prepare {name} --force (for a folder "
+            "of your own also --from FOLDER)"
         ) from error
 
 
@@ -155,10 +161,10 @@ def write_table(rows: Iterable[Mapping[str, Any]], origin: Provenance) -> None:
 
 
 def check_image(data: bytes, name: str) -> None:
-    """Decodes an image once, so that a damaged one is found now and not as a wrong score.
+    """Turns an image into RGB once, so that one that cannot be is found now and not as a wrong score.
 
     Raises:
-        DataError: The bytes are no image, are cut short, or hold absurdly many pixels.
+        DataError: The bytes are no image, are cut short, hold absurdly many pixels, or have no known white.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -167,11 +173,11 @@ def check_image(data: bytes, name: str) -> None:
                     f"The image {name} claims {image.width} x {image.height} pixels; more than "
                     f"{MAX_PIXELS:,} are refused. Fetch the original again."
                 )
-            decode(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            to_rgb(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         head = "an HTML page" if data.lstrip()[:1] == b"<" else f"{len(data)} bytes"
         raise DataError(
-            f"The image {name} ({head}) cannot be decoded: {error}. Fetch it again, or replace the file."
+            f"The image {name} ({head}) cannot be decoded: {error}. Get it again, or replace the file."
         ) from error
 
 

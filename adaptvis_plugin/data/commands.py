@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from adaptvis_plugin.data import tables
-from adaptvis_plugin.data.cache import DataError, cache_dir
+from adaptvis_plugin.data.cache import DataError, Provenance, cache_dir
 from adaptvis_plugin.data.fetch import progress
 
 app = typer.Typer(no_args_is_help=True, help="Fetch, verify and list the data sets.")
 _console = Console(stderr=True)
 
+_PREPARE = (
+    "Fetch and verify data sets; what was broken off goes on where it stopped.\n\n"
+    "The layout of a folder: the authors' JSON files with their image folders or archives, or the Hub's parquet files; "
+    "for VSR test.jsonl and the images. A folder of your own has NAME.json, a list of "
+    '{"image_path": ..., "caption_options": [true, false, ...]} or of [id, true caption, false caption], its pictures, '
+    "and if you like NAME_questions.jsonl.\n\n"
+    "A table that is there is kept, unless --force is given, or --from with a folder that it was not made from or that "
+    "has changed since."
+)
 
-@app.command()
+
+# rich, which prints the help, would take what stands in brackets for its own marks
+@app.command(help=escape(_PREPARE))
 def prepare(
     names: Annotated[
         list[str], typer.Argument(help=f"{', '.join((*tables.TABLES, *tables.GROUPS))}, or a name of your own.")
@@ -31,30 +45,18 @@ def prepare(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make the tables again even if they are there.")] = False,
 ) -> None:
-    """Fetch and verify data sets; what was broken off goes on where it stopped.
-
-    The layout of a folder: the authors' JSON files with their image folders or archives, or the Hub's parquet
-    files; for VSR test.jsonl and the images. A folder of your own has NAME.json, a list of
-    {"image_path": ..., "caption_options": [true, false, ...]} or of [id, true caption, false caption], its
-    pictures, and if you like NAME_questions.jsonl.
-    """
-    logging.basicConfig(handlers=[RichHandler(console=_console, show_path=False)], format="%(message)s")
-    logging.getLogger("adaptvis_plugin").setLevel(logging.INFO)
-    with Progress(console=_console) as bars:
+    """Fetch and verify data sets, with a progress bar."""
+    with _errors_told(), _log_shown(), Progress(console=_console) as bars:
         running: dict[str, TaskID] = {}
 
         def tell(what: str, done: int, total: int | None) -> None:
             if what not in running:
-                running[what] = bars.add_task(what)
+                running[what] = bars.add_task(escape(what))
             bars.update(running[what], completed=done, total=total)
 
         token = progress.set(tell)
         try:
             made = tables.prepare(names, source, force=force)
-        except DataError as error:
-            bars.stop()
-            _console.print(f"[red]error:[/red] {error}", highlight=False)
-            raise typer.Exit(1) from error
         finally:
             progress.reset(token)
     for origin in made:
@@ -63,13 +65,43 @@ def prepare(
 
 @app.command()
 def status() -> None:
-    """List what is there, how many rows, from which source, verified or not."""
-    table = Table(title=f"Data sets in {cache_dir()}")
+    """List what is there, how many rows, from which source, and what was verified."""
+    table = Table(title=escape(f"Data sets in {cache_dir()}"))
     for heading in ("name", "rows", "source", "verified"):
         table.add_column(heading, overflow="fold")
-    for name, origin in tables.status().items():
-        if origin is None:
-            table.add_row(name, "-", "not prepared", "")
-        else:
-            table.add_row(name, str(origin.rows), origin.source, "yes" if origin.verified else "no")
+    with _errors_told():
+        for name, origin in tables.status().items():
+            table.add_row(*map(escape, (name, *_described(origin))))
     Console().print(table)
+
+
+def _described(origin: Provenance | DataError | None) -> tuple[str, str, str]:
+    if origin is None:
+        return "-", "not prepared", ""
+    if isinstance(origin, DataError):
+        return "?", str(origin), ""
+    change = tables.changed(origin)
+    source = f"{origin.source} ({change}; the table is as it was)" if change else origin.source
+    return str(origin.rows), source, ", ".join(origin.verified) or "nothing"
+
+
+@contextmanager
+def _log_shown() -> Iterator[None]:
+    log, handler = logging.getLogger("adaptvis_plugin"), RichHandler(console=_console, show_path=False)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        _console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error

@@ -5,17 +5,21 @@ gdown fetches files, from Google Drive and elsewhere; huggingface_hub what is on
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import logging
 import os
 import shutil
+import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from adaptvis_plugin.data.cache import NO_ROOM, DataError, cache_dir
+from adaptvis_plugin.data.cache import DOWNLOADS, NO_ROOM, DataError, cache_dir
+from adaptvis_plugin.data.files import is_html, sha256
 
 log = logging.getLogger(__name__)
 
@@ -29,49 +33,69 @@ progress: ContextVar[Callable[[str, int, int | None], None] | None] = ContextVar
 """Told of everything that is fetched: what, how much of it, and of how much."""
 
 
+_silent: ContextVar[dict[str, str] | None] = ContextVar("silent", default=None)
+_UNREACHABLE = (errno.ECONNREFUSED, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH)
+
+
 class Unavailable(DataError):
     """A source that cannot be reached now; another may do."""
 
 
+@contextmanager
+def one_wait() -> Iterator[None]:
+    """Within it, a host that could not be reached is not asked again: it took half a minute to find that out."""
+    token = _silent.set({})
+    try:
+        yield
+    finally:
+        _silent.reset(token)
+
+
+@contextmanager
+def _asking(url: str) -> Iterator[None]:
+    host, silent = urlsplit(url).netloc, _silent.get()
+    if silent is not None and host in silent:
+        raise Unavailable(f"{url} is not asked for, since {host} could not be reached just now ({silent[host]}).")
+    try:
+        yield
+    except Exception as error:
+        if silent is not None and (cause := _unreachable(error)):
+            silent[host] = str(cause) or type(cause).__name__
+        raise
+
+
+def _unreachable(error: BaseException | None) -> BaseException | None:
+    """The failure to connect from which an HTTP client's error came, if it did: each client wraps it in its own."""
+    while error is not None:
+        if isinstance(error, (socket.gaierror, TimeoutError)) or getattr(error, "errno", None) in _UNREACHABLE:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def downloads() -> Path:
     """Where files lie until a table is made of them."""
-    folder = cache_dir() / "downloads"
+    folder = cache_dir() / DOWNLOADS
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def verify(path: Path, expected: str | None, came_from: str, *, remove: bool = False) -> None:
+def verify(path: Path, expected: str, came_from: str, way_out: str) -> None:
     """Holds a file against its SHA-256.
 
     Args:
         path: The file.
-        expected: Its SHA-256; None checks nothing.
+        expected: Its SHA-256.
         came_from: The source, for the message.
-        remove: Delete a wrong file, so that the next try fetches it again.
+        way_out: What to do about another file, for the message.
 
     Raises:
         DataError: It is another file.
     """
-    if expected is None or (actual := sha256(path)) == expected:
+    if (actual := sha256(path)) == expected:
         return
-    with path.open("rb") as file:
-        head = file.read(64).lstrip().lower()
-    kind = "an HTML page, perhaps a quota or log-in page" if head.startswith(b"<") else "a different file"
-    if remove:
-        path.unlink()
-    raise DataError(
-        f"{path.name} from {came_from} is {kind}: its SHA-256 is {actual}, not {expected}. Fetch it again later, or "
-        "get it by hand and use --from FOLDER."
-    )
+    kind = "an HTML page, perhaps a quota or log-in page" if is_html(path) else "a different file"
+    raise DataError(f"{path.name} from {came_from} is {kind}: its SHA-256 is {actual}, not {expected}. {way_out}")
 
 
 def fetch(url: str, path: Path, expected: str | None = None, limit: int = MAX_FILE, *, quiet: bool = False) -> Path:
@@ -101,11 +125,14 @@ def fetch(url: str, path: Path, expected: str | None = None, limit: int = MAX_FI
 
     for attempt in range(0 if path.exists() else _RETRIES):
         try:
-            gdown.download(
-                url, str(path), quiet=True, use_cookies=False, resume=True, retries=_RETRIES, timeout=_TIMEOUT,
-                progress=bounded,
-            )  # fmt: skip
+            with _asking(url):
+                gdown.download(
+                    url, str(path), quiet=True, use_cookies=False, resume=True, retries=_RETRIES, timeout=_TIMEOUT,
+                    progress=bounded,
+                )  # fmt: skip
             break
+        except Unavailable:
+            raise
         except (gdown.exceptions.DownloadError, requests.RequestException) as error:
             response = getattr(error, "response", None)
             busy = response is not None and (response.status_code == 429 or response.status_code >= 500)
@@ -117,7 +144,12 @@ def fetch(url: str, path: Path, expected: str | None = None, limit: int = MAX_FI
             for part in path.parent.glob(f"{path.name}*.part"):
                 part.unlink()
             raise
-    verify(path, expected, url, remove=True)
+    if expected is not None:
+        try:
+            verify(path, expected, url, "Fetch it again later, or get it by hand and use --from FOLDER.")
+        except DataError:
+            path.unlink()
+            raise
     return path
 
 
@@ -163,24 +195,27 @@ def hub_files(repo: str, choose: Callable[[str], bool]) -> list[Path]:
     Raises:
         Unavailable: The Hub cannot be reached or does not have them.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi
 
-    endpoint = os.environ.get("HF_ENDPOINT")
-    folder = downloads() / repo.replace("/", "--")
+    folder = downloads() / hub_folder(repo)
+    hub = HfApi(os.environ.get("HF_ENDPOINT"))
     try:
-        names = sorted(filter(choose, HfApi(endpoint).list_repo_files(repo, repo_type="dataset")))
-        if not names:
-            raise Unavailable(f"The Hub data set {repo} has no such file.")
-        return [
-            Path(hf_hub_download(repo, name, repo_type="dataset", local_dir=folder, endpoint=endpoint))
-            for name in names
-        ]
+        with _asking(f"{hub.endpoint}/datasets/{repo}"):
+            names = sorted(filter(choose, hub.list_repo_files(repo, repo_type="dataset")))
+            if not names:
+                raise Unavailable(f"The Hub data set {repo} has no such file.")
+            return [Path(hub.hf_hub_download(repo, name, repo_type="dataset", local_dir=folder)) for name in names]
     except DataError:
         raise
     except Exception as error:  # the client's network errors have no common base, and differ by its version
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise
         raise Unavailable(f"The Hub data set {repo} cannot be reached: {' '.join(str(error).split())}") from error
+
+
+def hub_folder(repo: str) -> str:
+    """The name in `downloads` under which the files of a Hub data set lie."""
+    return repo.replace("/", "--")
 
 
 def tidy(names: Iterable[str]) -> None:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from adaptvis_plugin.data.cache import DataError
+from adaptvis_plugin.data.files import read_lines
 from adaptvis_plugin.scoring import named_relations
 
 _PROMPT = re.compile(r"<image>\nUSER:(?P<question>.*)\nASSISTANT:", re.DOTALL)
@@ -33,8 +37,17 @@ _LABELS = {
     "over": "above",
     "below": "below",
 }
-_TWO = re.compile(rf"(?P<a>.+?) (?:is |are )?(?P<phrase>{'|'.join(_LABELS)}) (?P<b>.+)", re.IGNORECASE)
-_ONE = re.compile(r"(?P<a>.+?) (?:is |are )?(?:on|at|in) the (?P<label>left|right|top|bottom|front)", re.IGNORECASE)
+_TWO = re.compile(rf"(?P<a>.+?) (?:(?P<verb>is|are) )?(?P<phrase>{'|'.join(_LABELS)}) (?P<b>.+)", re.IGNORECASE)
+_ONE = re.compile(
+    r"(?P<a>.+?) (?:(?P<verb>is|are) )?(?:on|at|in) the (?P<label>left|right|top|bottom|front)", re.IGNORECASE
+)
+_ARTICLE = re.compile(r"(?P<article>a few|an?|the|some|several|many) ", re.IGNORECASE)
+_COUNTED = re.compile(r"(?:two|three|four|five|six|seven|eight|nine|ten|\d+|both|these|those) ", re.IGNORECASE)
+_OWNED = re.compile(
+    r"(?:this|that|both|these|those|my|your|his|her|its|our|their|\S+(?:['\u2019]s|s['\u2019])) ", re.IGNORECASE
+)
+_PLURAL = re.compile(r"(?:.* )?(?:(?:\S*[^suiSUI\W]s)|\S*people|\S*men|children)", re.IGNORECASE)
+_PART = re.compile(r" (?:of|with|in|from|for|without) ", re.IGNORECASE)
 _ORDER = ("left", "right", "on", "under", "front", "behind", "top", "bottom", "above", "below")
 
 
@@ -78,19 +91,30 @@ def read_questions(path: Path) -> list[Question]:
         DataError: A line is not what it should be; the message names it.
     """
     questions = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    for number, line in enumerate(read_lines(path)):
         try:
-            row = json.loads(line)
-            prompt, answer = row["question"], row["answer"][0]
-            if row["id"] != number:
-                raise ValueError(f"its id is {row['id']}")
-            if not (whole := _PROMPT.fullmatch(prompt)) or not (options := _OPTIONS.search(prompt)):
-                raise ValueError(f"{prompt!r} is not '<image>\\nUSER: … Answer with ….\\nASSISTANT:'")
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise DataError(f"{path}, row {number}, is not a question of the authors: {error}.") from error
-        offered = [word.lower() for word in re.split(r",? or |, ?", options["options"])]
-        questions.append(Question(prompt, whole["question"].strip(), answer, offered))
+            questions.append(_question(json.loads(line), number))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"{path}, row {number}, is not a question of the authors ({type(error).__name__}: {error}). A row is "
+                '{"id": 0, "question": "<image>\\nUSER: … Answer with left or on.\\nASSISTANT:", "answer": ["Left"]}.'
+            ) from error
     return questions
+
+
+def _question(row: dict[str, Any], number: int) -> Question:
+    prompt, answers = row["question"], row["answer"]
+    if row["id"] != number:
+        raise ValueError(f"its id is {row['id']!r}, not {number}")
+    if not (whole := _PROMPT.fullmatch(prompt)) or not (listed := _OPTIONS.search(prompt)):
+        raise ValueError(f"its question is {prompt!r}")
+    options = [word.strip().lower() for word in re.split(r",? or |, ?", listed["options"])]
+    if not isinstance(answers, list) or not answers or not isinstance(answers[0], str):
+        raise ValueError(f"its answer is {answers!r}, not a list with a label")
+    label = answers[0]
+    if label.lower() not in options and not _meant(label) & _meant(*options):
+        raise ValueError(f"its answer {label!r} is none of {', '.join(options)}")
+    return Question(prompt, whole["question"].strip(), label, options)
 
 
 def write_questions(captions: Sequence[Sequence[str]]) -> list[Question]:
@@ -104,6 +128,9 @@ def write_questions(captions: Sequence[Sequence[str]]) -> list[Question]:
         DataError: A caption has neither form.
     """
     parsed = [[_parse(caption, row) for caption in options] for row, options in enumerate(captions)]
+    for row, (true, *false) in enumerate(parsed):
+        if true in false:
+            raise DataError(f"Row {row}: its true caption {captions[row][0]!r} says the same as a false one.")
     known = {label for row in parsed for _, label in row}
     options = [label for label in _ORDER if label in known]
     listed = " or ".join([part for part in (", ".join(options[:-1]), options[-1]) if part])
@@ -114,14 +141,27 @@ def write_questions(captions: Sequence[Sequence[str]]) -> list[Question]:
     return questions
 
 
-def check_answer(answer: str, captions: Sequence[str]) -> bool:
+def agreement(answer: str, captions: Sequence[str], offered: Iterable[str]) -> bool | None:
     """Whether a label agrees with the captions of its row, the true one first.
 
-    What only the true caption names counts, since names of objects may contain such words too ("a left shoe"); where
-    it names nothing of its own, all it names counts.
+    Names of objects may hold such words too ("a left shoe", "the back of a chair"). So only what the true caption names
+    more often than any false one counts, or the other way round, and only relations that the questions offer.
+
+    Returns:
+        True where the true caption names the label's relation, False where it names another one or only a false
+        caption names the label's, None where the captions say neither, as in words that are not known here.
     """
-    true, false = set(named_relations(captions[0])), {name for text in captions[1:] for name in named_relations(text)}
-    return any(name & label for name in true - false or true for label in named_relations(answer))
+    asked, label = _meant(*offered), _meant(answer)
+    true = Counter(named_relations(captions[0]))
+    false = reduce(or_, (Counter(named_relations(text)) for text in captions[1:]), Counter[frozenset[str]]())
+    if said := [name for name in true - false if name & asked]:
+        return any(name & label for name in said)
+    return False if any(name & label for name in false - true) else None
+
+
+def _meant(*texts: str) -> set[str]:
+    """Every relation that the texts may name."""
+    return {relation for text in texts for name in named_relations(text) for relation in name}
 
 
 def object_key(text: str) -> str:
@@ -130,17 +170,33 @@ def object_key(text: str) -> str:
 
 
 def _parse(caption: str, row: int) -> tuple[str, str]:
-    text = caption.strip().rstrip(".")
+    text = " ".join(caption.split()).rstrip(".")
     if one := _ONE.fullmatch(text):
-        return f"Where is {_definite(one['a'])} in the photo?", one["label"].lower()
+        return f"Where {_verb_and_thing(one)} in the photo?", one["label"].lower()
     if two := _TWO.fullmatch(text):
-        question = f"Where is {_definite(two['a'])} in relation to {_definite(two['b'])}?"
-        return question, _LABELS[two["phrase"].lower()]
+        return f"Where {_verb_and_thing(two)} in relation to {_definite(two['b'])}?", _LABELS[two["phrase"].lower()]
     raise DataError(
         f"Row {row}: the caption {caption!r} has neither the form 'A mug to the left of a plate' nor 'A photo of a "
         f"mug on the left'. Known: {', '.join(_LABELS)}. Write it so, or give a question file."
     )
 
 
+def _verb_and_thing(caption: re.Match[str]) -> str:
+    """What a caption is about, for "Where is the mug …?" or "Where are the two cups …?"."""
+    thing, photo = re.subn(r"^a photo of ", "", caption["a"], flags=re.IGNORECASE)
+    first = thing.split(" ")[0]
+    if not photo and first[1:].islower():  # the capital is the sentence's, other than in "TV"
+        thing = thing[0].lower() + thing[1:]
+    return f"{caption['verb'] or ('are' if _is_plural(thing) else 'is')} {_definite(thing)}"
+
+
+def _is_plural(thing: str) -> bool:
+    article = _ARTICLE.match(thing)
+    if article and (word := article["article"].lower()) not in ("the", "some"):
+        return word not in ("a", "an")
+    noun = _PART.split(thing)[0]
+    return bool(_COUNTED.match(thing) or _PLURAL.fullmatch(noun))
+
+
 def _definite(thing: str) -> str:
-    return "the " + re.sub(r"^(?:a photo of )?(?:an?|the) ", "", thing.strip(), flags=re.IGNORECASE)
+    return thing if _OWNED.match(thing) else "the " + _ARTICLE.sub("", thing, count=1)

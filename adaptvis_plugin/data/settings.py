@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adaptvis_plugin.data.cache import DataError
+from adaptvis_plugin.data.files import read_text
 
 SOURCES = Path(__file__).with_name("sources.yaml")
 
@@ -65,11 +66,12 @@ def load_sources() -> Sources:
     if not own:
         return Sources.model_validate(facts)
     try:
-        return Sources.model_validate(_merge(facts, yaml.safe_load(Path(own).read_text(encoding="utf-8")) or {}))
-    except (OSError, ValueError, ValidationError, yaml.YAMLError) as error:
-        raise DataError(
-            f"ADAPTVIS_SOURCES={own} cannot be used: {error}. It must be a YAML file with keys of {SOURCES}."
-        ) from error
+        return Sources.model_validate(_merge(facts, yaml.safe_load(read_text(Path(own))) or {}))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    except (DataError, ValueError, yaml.YAMLError) as error:
+        wrong = str(error)
+    raise DataError(f"ADAPTVIS_SOURCES={own} cannot be used: {wrong}. It must be a YAML file with keys of {SOURCES}.")
 
 
 def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

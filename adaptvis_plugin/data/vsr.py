@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from adaptvis_plugin.data import cache, fetch
+from adaptvis_plugin.data import cache, fetch, files
 from adaptvis_plugin.data.cache import DataError, Provenance
 from adaptvis_plugin.data.settings import Sources
 from adaptvis_plugin.data.splits import authors_split
@@ -45,6 +46,7 @@ def make(folder: Path | None, sources: Sources) -> None:
         DataError: No source has it, or what a source has is not what was published.
     """
     path, source = _annotations(folder, sources)
+    made_of = files.fingerprint(folder_files(folder, sources)) if folder else None
     rows = _read(path)
     _verify(rows, source, sources)
     images = _images_in(folder, rows) if folder else _fetch_images(rows, sources)
@@ -52,7 +54,7 @@ def make(folder: Path | None, sources: Sources) -> None:
 
     def table() -> Iterator[dict[str, Any]]:
         for number, row in enumerate(rows):
-            data = images[row["image"]].read_bytes()
+            data = files.read_bytes(images[row["image"]], fetch.MAX_IMAGE)
             cache.check_image(data, f"{row['image']} (row {number})")
             yield {
                 "id": number,
@@ -68,14 +70,26 @@ def make(folder: Path | None, sources: Sources) -> None:
                 "caption_options": [row["caption"]],
             }
 
-    cache.write_table(table(), Provenance("vsr", len(rows), source, "template", verified=True))
+    verified = ("number of rows", "SHA-256 of images' names, captions and labels")
+    cache.write_table(table(), Provenance("vsr", len(rows), source, "template", verified, made_of))
+
+
+def folder_files(folder: Path, sources: Sources) -> list[Path]:
+    """Everything in a folder that the table is made of.
+
+    Raises:
+        DataError: The folder has no annotations, or they are not what they should be.
+    """
+    path, _ = _annotations(folder, sources)
+    images = (_image_in(folder, row) for row in _read(path))
+    return [path, *dict.fromkeys(image for image in images if image)]
 
 
 def _annotations(folder: Path | None, sources: Sources) -> tuple[Path, str]:
     vsr = sources.vsr
     if folder is not None:
         for name in (vsr.file, f"zeroshot/{vsr.file}", f"data/splits/zeroshot/{vsr.file}"):
-            if (folder / name).exists():
+            if os.path.exists(folder / name):
                 return folder / name, str(folder)
         raise DataError(f"{folder} has no {vsr.file}, the annotations of VSR zero-shot.")
     try:
@@ -89,7 +103,7 @@ def _annotations(folder: Path | None, sources: Sources) -> tuple[Path, str]:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    for number, line in enumerate(files.read_lines(path)):
         try:
             row = json.loads(line)
             link = _LINK.fullmatch(urlparse(row["image_link"]).path)
@@ -99,9 +113,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
                 raise ValueError(f"its label is {row['label']!r}, neither 0 nor 1")
             if row["relation"] not in row["caption"].lower():
                 raise ValueError(f"its relation {row['relation']!r} is not in its caption {row['caption']!r}")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
-                f"{path}, row {number}, is not a row of VSR ({type(error).__name__}: {error}). Fetch the file again."
+                f"{path}, row {number}, is not a row of VSR ({type(error).__name__}: {error}). Get the file again."
             ) from error
         rows.append({**row, "path": link["path"]})
     return rows
@@ -122,14 +136,21 @@ def _verify(rows: list[dict[str, Any]], source: str, sources: Sources) -> None:
 def _images_in(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Path]:
     found = {}
     for number, row in enumerate(rows):
-        places = [folder / row["path"], folder / "images" / row["image"], folder / row["image"]]
-        path = next((place for place in places if place.exists()), None)
+        path = _image_in(folder, row)
         if path is None:
             raise DataError(
                 f"vsr, row {number}: {folder} has no {row['path']}, images/{row['image']} or {row['image']}."
             )
-        found[row["image"]] = path
+        try:
+            found[row["image"]] = files.regular(path)
+        except DataError as error:
+            raise DataError(f"vsr, row {number}: {error}") from error
     return found
+
+
+def _image_in(folder: Path, row: dict[str, Any]) -> Path | None:
+    places = (folder / row["path"], folder / "images" / row["image"], folder / row["image"])
+    return next((place for place in places if os.path.exists(place)), None)
 
 
 def _fetch_images(rows: list[dict[str, Any]], sources: Sources) -> dict[str, Path]:

@@ -19,6 +19,7 @@ from loguru import logger
 
 from adaptvis_plugin.data import DataError, load_table
 from adaptvis_plugin.data.questions import with_whole_prompt
+from adaptvis_plugin.images import to_rgb
 from adaptvis_plugin.scoring import vsr, whatsup
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _check_labels(name: str, table: datasets.Dataset) -> None:
 
 def doc_to_visual(doc: Doc) -> list[Image.Image]:
     """The picture, as RGB."""
-    return [doc["image"].convert("RGB")]
+    return [to_rgb(doc["image"])]
 
 
 def doc_to_text(doc: Doc) -> str:

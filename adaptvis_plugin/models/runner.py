@@ -14,7 +14,7 @@ from transformers import BatchFeature, StoppingCriteriaList
 
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import Decoder, Method, NonFiniteLogitsError
-from adaptvis_plugin.images import decode
+from adaptvis_plugin.images import to_rgb
 from adaptvis_plugin.methods import METHODS, hyper_parameters, method_class
 from adaptvis_plugin.models.identity import checkpoint_identity
 from adaptvis_plugin.models.loading import load_model
@@ -240,15 +240,15 @@ def positive(name: str, value: Any) -> int:
 
 
 def read_image(image: str | Image.Image) -> Image.Image:
-    """An image, or the file of one, as RGB.
+    """An image, or the file of one, as RGB (see `to_rgb`).
 
     Raises:
         OSError, SyntaxError, ValueError: if it cannot be read.
     """
     if isinstance(image, str):
         with Image.open(image) as opened:
-            return decode(opened).convert("RGB")
-    return decode(image).convert("RGB")
+            return to_rgb(opened)
+    return to_rgb(image)
 
 
 def _unknown(method: str, name: str, value: Any, arguments: Sequence[str]) -> str:
