@@ -21,14 +21,15 @@ convolutions) have nothing to steer.
 
 **One prefill**: the steered step runs on the cache of the plain pass. **Two passes**: a second complete pass of which
 only the last row is steered, because earlier tokens see the last one or because the cache holds a state that cannot be
-rolled back. Which of the two is read off the masks and the cache of each batch. Both give the logits of two complete
-eager passes; neither drops anything silently.
+rolled back. Which of the two is read off the masks and the cache of each batch. A batch with a prompt whose last token
+holds an image feature (an image last; in Ovis2 also the token that closes one) takes two passes in every family. Both
+give the logits of two complete eager passes; neither drops anything silently.
 
 ## Tested
 
 A small random model of each, on a ragged, left-padded batch of three rows, one with two images, with another alpha in
 each row, against two complete eager passes without a cache (`tests/oracle.py`), in fp32. Generated text is the same in
-every family, and alpha = 1 is plain `generate`. "Effect" is the largest change of a logit by steering.
+every family, also of a batch in which a row ends in an image, and alpha = 1 is plain `generate`. "Effect" is the largest change of a logit by steering.
 
 """
 
