@@ -52,11 +52,16 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
                 f"row {row}: the prompt holds {text.count(token)} image token(s) {token!r} for {len(own)} image(s): "
                 f"{text!r}"
             )
-    # Some chat templates write the beginning-of-sequence token themselves; a second one would shift every position.
-    bos = processor.tokenizer.bos_token
-    special = not (bos is not None and all(text.startswith(bos) for text in texts))
+    # As transformers' own `apply_chat_template` hands them on: nested by row, None if no row has any. Several processors
+    # take a flat list for the images of one row. Only GOT-OCR2 (`multi_page`) takes a nested one for pages of one prompt.
     flat = [image for own in images for image in own]
+    given = flat if hasattr(processor, "multi_page") else [list(own) for own in images]
+    # Some chat templates write the beginning-of-sequence token themselves; a second one would shift every position.
+    # Otherwise it is the processor that knows whether its model wants one.
+    bos = processor.tokenizer.bos_token
+    written = bos is not None and all(text.startswith(bos) for text in texts)
+    special = {"add_special_tokens": False} if written else {}
     batch: BatchFeature = processor(
-        text=list(texts), images=flat or None, padding=True, return_tensors="pt", add_special_tokens=special
+        text=list(texts), images=given if flat else None, padding=True, return_tensors="pt", **special
     )
     return batch
