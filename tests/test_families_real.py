@@ -9,6 +9,7 @@ import pytest
 
 from tests.families import FAMILIES, PROCESSORS
 from tests.families.adapters import (
+    ALPHA,
     ONE_EACH,
     ONE_TWO_NONE,
     Alone,
@@ -49,7 +50,7 @@ def test_both_adapters_answer_as_transformers_and_as_the_oracle(
         assert [reply.text for reply in steered] != [reply.text for reply in plain], "steering must be visible"
         for method, expected in (("baseline", plain), ("scalingvis", steered)):
             if method == "scalingvis":
-                arguments["alpha"] = PROCESSORS[name].alpha
+                arguments["alpha"] = ALPHA
             same(through_lmms_eval(rows, method, batch_size, **arguments), expected)
             same(through_vlmevalkit(rows, method, batch_size, folder=tmp_path, **arguments), expected)
 

@@ -52,8 +52,8 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
                 f"row {row}: the prompt holds {text.count(token)} image token(s) {token!r} for {len(own)} image(s): "
                 f"{text!r}"
             )
-    # As transformers' own `apply_chat_template` hands them on: nested by row, None if no row has any. Several processors
-    # take a flat list for the images of one row. Only GOT-OCR2 (`multi_page`) takes a nested one for pages of one prompt.
+    # Nested by row, as transformers' own `apply_chat_template` does it: several processors take a flat list for the
+    # images of one row. To GOT-OCR2 alone (the one with `multi_page`) a nested list is the pages of one document.
     flat = [image for own in images for image in own]
     given = flat if hasattr(processor, "multi_page") else [list(own) for own in images]
     # Some chat templates write the beginning-of-sequence token themselves; a second one would shift every position.

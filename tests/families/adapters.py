@@ -1,9 +1,10 @@
 """Questions with images through both frameworks' adapters, and through transformers alone."""
 
-import contextlib
+import importlib
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.families.build import IMAGE, Family
 from tests.families.checkpoint import Processor
 
 NEW_TOKENS = 8
+ALPHA = 5.0
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,7 @@ def through_vlmevalkit(
     rows: Sequence[Row], method: str, batch_size: int, *, folder: Path, **arguments: Any
 ) -> list[Reply]:
     """The rows as messages of VLMEvalKit, their pictures as files in a folder."""
-    with _unchanged_by_import():
-        from adaptvis_plugin.vlmevalkit import register
-
-        register()
-        from vlmeval.vlm import SteeredVLM
-    model = SteeredVLM(method=method, max_new_tokens=NEW_TOKENS, device="cpu", **arguments)
+    model = _steered_vlm()(method=method, max_new_tokens=NEW_TOKENS, device="cpu", **arguments)
     messages = []
     for place, row in enumerate(rows):
         message = []
@@ -113,13 +110,16 @@ def through_vlmevalkit(
     return [Reply(answer.text, answer.confidence) for answer in answers]
 
 
-@contextlib.contextmanager
-def _unchanged_by_import() -> Iterator[None]:
-    """VLMEvalKit switches gradients and the check of certificates off when it is imported."""
+@cache
+def _steered_vlm() -> Any:
+    """VLMEvalKit's model class; importing VLMEvalKit switches gradients and the check of certificates off."""
     gradients, context = torch.is_grad_enabled(), ssl._create_default_https_context
-    yield
+    from adaptvis_plugin.vlmevalkit import register
+
+    register()
     torch.set_grad_enabled(gradients)
     ssl._create_default_https_context = context
+    return importlib.import_module("vlmeval.vlm").SteeredVLM
 
 
 class Alone:
@@ -139,10 +139,14 @@ class Alone:
     def _inputs(self, rows: Sequence[Row], style: str) -> BatchFeature:
         chats = [row.messages() for row in rows]
         pictures: Any = [list(row.pictures) for row in rows]
-        options = {"padding": True, "return_tensors": "pt"}
         if style == "chat" and not self.declared.flat:
             found: BatchFeature = self.processor.apply_chat_template(
-                chats, add_generation_prompt=True, tokenize=True, return_dict=True, processor_kwargs=options
+                chats,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={"padding": True},
             )
             return found
         if style == "chat":
@@ -152,7 +156,9 @@ class Alone:
             texts = [f"{shown}\nUSER: {row.text}\nASSISTANT:" for row in rows]
         if self.declared.flat:
             pictures = [shown for own in pictures for shown in own]
-        found = self.processor(text=texts, images=pictures, **options)
+        found = self.processor(
+            text=texts, images=pictures if any(pictures) else None, padding=True, return_tensors="pt"
+        )
         return found
 
     def _generated(self, inputs: BatchFeature) -> list[Reply]:
@@ -170,7 +176,7 @@ class Alone:
             self.model,
             dict(inputs),
             IMAGE,
-            torch.full((len(inputs["input_ids"]),), self.declared.alpha),
+            torch.full((len(inputs["input_ids"]),), ALPHA),
             NEW_TOKENS,
             own_positions=self.family.own_positions,
             answer_type=self.family.prefix_types[2],

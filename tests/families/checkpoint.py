@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from tests.families.build import BOS, EOS, PAD, VOCABULARY, Family, random_model
@@ -46,7 +46,7 @@ class Processor:
         options: its other arguments.
         config: what the model's config must have beside the family's to agree with it; nested as the config.
         begins: whether the tokenizer puts the beginning token in front.
-        alpha: a coefficient that changes an answer of this random model.
+        seed: of the random model: one whose answers change when it is steered.
         flat: whether it takes a batch's images only as one list and not nested by row.
         needs_image: the error of transformers for a batch in which no row has an image, where it takes none.
         note: what it cannot do, for the table.
@@ -64,7 +64,7 @@ class Processor:
     options: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     begins: bool = True
-    alpha: float = 5.0
+    seed: int = 3
     flat: bool = False
     needs_image: str | None = None
     note: str = ""
@@ -125,7 +125,7 @@ def _processor(declared: Processor) -> ProcessorMixin:
 
 def _model(family: Family, declared: Processor, vocabulary: int) -> PreTrainedModel:
     config = _merged(_with_vocabulary(family.config, vocabulary), declared.config)
-    model = random_model(dataclasses.replace(family, config=config))
+    model = random_model(dataclasses.replace(family, config=config), declared.seed)
     # A random model repeats the word it has just read. Here the next word has to follow from what it attends to.
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(0.03)  # type: ignore[operator, union-attr]

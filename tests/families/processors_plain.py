@@ -1,10 +1,25 @@
 """The real processors of the families in `plain`."""
 
-from tests.families.build import CLOSE, IMAGE, OPEN
+from typing import Any
+
+from tests.families.build import CLOSE, IMAGE, OPEN, VIDEO
 from tests.families.checkpoint import Processor
+from tests.families.plain import PINPOINTS
 
 SQUARE = {"size": {"height": 32, "width": 32}}
 CROPPED = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+SPLIT = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
+IDEFICS: dict[str, Any] = {
+    "picture": "<image>",
+    "turn": ("{{ bos_token }}User:", "<end_of_utterance>\nAssistant:"),
+    "markers": (
+        "<fake_token_around_image>",
+        "<global-img>",
+        "<end_of_utterance>",
+        *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)),
+    ),
+    "options": {"image_seq_len": 4},
+}
 
 PROCESSORS: dict[str, Processor] = {
     "llava": Processor(
@@ -27,5 +42,39 @@ PROCESSORS: dict[str, Processor] = {
             "eoi_token": "<end_of_image>",
         },
         options={"image_seq_length": 4},
+    ),
+    "llava_next": Processor(
+        "LlavaNextProcessor",
+        {IMAGE: "<image>"},
+        ("LlavaNextImageProcessor", {**CROPPED, "image_grid_pinpoints": PINPOINTS}),
+        picture="<image>\n",
+        turn=("[INST] ", " [/INST]"),
+        names={"image_token": "<image>"},
+        options={"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
+    ),
+    "internvl": Processor(
+        "InternVLProcessor",
+        {IMAGE: "<IMG_CONTEXT>", OPEN: "<img>", CLOSE: "</img>", VIDEO: "<video>"},
+        ("GotOcr2ImageProcessor", {**SQUARE, "min_patches": 1, "max_patches": 3}),
+        picture="<IMG_CONTEXT>\n",
+        turn=("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
+        markers=("<|im_start|>", "<|im_end|>"),
+        names={
+            "context_image_token": "<IMG_CONTEXT>",
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "video_token": "<video>",
+        },
+        parts={"video_processor": ("InternVLVideoProcessor", SQUARE)},
+        options={"image_seq_length": 4},
+        begins=False,
+    ),
+    "idefics3": Processor("Idefics3Processor", {IMAGE: "<image>"}, ("Idefics3ImageProcessor", SPLIT), **IDEFICS),
+    "smolvlm": Processor(
+        "SmolVLMProcessor",
+        {IMAGE: "<image>"},
+        ("SmolVLMImageProcessor", SPLIT),
+        parts={"video_processor": ("SmolVLMVideoProcessor", SPLIT)},
+        **IDEFICS,
     ),
 }
