@@ -20,17 +20,18 @@ from tests.families.adapters import (
 from tests.families.checkpoint import write
 
 ROWS = {"chat": ONE_TWO_NONE, "paper": ONE_EACH}
+Checkpoint = Callable[[str], tuple[Path, Alone]]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a family's checkpoint, written once."""
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """The folder of a family's checkpoint, written once, and its model under transformers alone."""
 
     @cache
-    def written(name: str) -> Path:
+    def written(name: str) -> tuple[Path, Alone]:
         folder = tmp_path_factory.mktemp("checkpoint")
         write(FAMILIES[name], PROCESSORS[name], folder)
-        return folder
+        return folder, Alone(folder, FAMILIES[name], PROCESSORS[name])
 
     return written
 
@@ -39,22 +40,41 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 @pytest.mark.parametrize("style", ROWS)
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_both_adapters_answer_as_transformers_and_as_the_oracle(
-    name: str, style: str, checkpoint: Callable[[str], Path], tmp_path: Path
+    name: str, style: str, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    folder, rows = checkpoint(name), ROWS[style]
-    alone = Alone(folder, FAMILIES[name], PROCESSORS[name])
-    for batch_size in (1, len(rows)):
-        arguments: dict[str, Any] = {"pretrained": str(folder), "prompt": style}
-        plain = alone.replies(rows, style, "baseline", batch_size)
-        steered = alone.replies(rows, style, "scalingvis", batch_size)
-        assert [reply.text for reply in steered] != [reply.text for reply in plain], "steering must be visible"
-        for method, expected in (("baseline", plain), ("scalingvis", steered)):
-            if method == "scalingvis":
-                arguments["alpha"] = ALPHA
-            same(through_lmms_eval(rows, method, batch_size, **arguments), expected)
-            same(through_vlmevalkit(rows, method, batch_size, folder=tmp_path, **arguments), expected)
+    folder, alone = checkpoint(name)
+    arguments: dict[str, Any] = {"pretrained": str(folder), "prompt": style}
+    rows, sizes = ROWS[style], [3, 1]
+    if PROCESSORS[name].needs_image and not all(row.pictures for row in rows):
+        sizes = [3]  # alone, the row without a picture is refused: see below
+    plain = [alone.replies(rows, style, "baseline", size) for size in sizes]
+    steered = [alone.replies(rows, style, "scalingvis", size) for size in sizes]
+    assert texts(steered) != texts(plain), "steering must be visible for the comparison to mean anything"
+    for method, own, expected in (("baseline", {}, plain), ("scalingvis", {"alpha": ALPHA}, steered)):
+        same(list(through_lmms_eval(rows, method, sizes, **arguments, **own)), expected)
+        same(list(through_vlmevalkit(rows, method, sizes, folder=tmp_path, **arguments, **own)), expected)
 
 
-def same(replies: list[Reply], expected: list[Reply]) -> None:
-    assert [reply.text for reply in replies] == [reply.text for reply in expected]
-    assert [reply.confidence for reply in replies] == pytest.approx([reply.confidence for reply in expected], abs=1e-4)
+@pytest.mark.parametrize("name", [name for name, declared in PROCESSORS.items() if declared.needs_image])
+def test_a_batch_without_any_picture_is_refused_where_transformers_refuses_it(
+    name: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder, alone = checkpoint(name)
+    arguments: dict[str, Any] = {"pretrained": str(folder), "prompt": "chat"}
+    rows = [row for row in ONE_TWO_NONE if not row.pictures]
+    with pytest.raises(ValueError, match=PROCESSORS[name].needs_image):
+        alone.replies(rows, "chat", "baseline", 1)
+    with pytest.raises(ValueError, match=PROCESSORS[name].needs_image):
+        list(through_lmms_eval(rows, "baseline", [1], **arguments))
+    with pytest.raises(ValueError, match=PROCESSORS[name].needs_image):
+        list(through_vlmevalkit(rows, "baseline", [1], folder=tmp_path, **arguments))
+
+
+def texts(runs: list[list[Reply]]) -> list[list[str]]:
+    return [[reply.text for reply in run] for run in runs]
+
+
+def same(runs: list[list[Reply]], expected: list[list[Reply]]) -> None:
+    assert texts(runs) == texts(expected)
+    for run, other in zip(runs, expected, strict=True):
+        assert [reply.confidence for reply in run] == pytest.approx([reply.confidence for reply in other], abs=1e-4)

@@ -15,7 +15,7 @@ def paper_text(processor: ProcessorMixin, prompt: str) -> str:
     Raises:
         ValueError: if the processor has no image token.
     """
-    token = getattr(processor, "image_token", None)
+    token = _placeholder(processor)
     if token is None:
         name = type(processor).__name__
         raise ValueError(f"{name} has no image token to put into the paper's prompt; use prompt=chat")
@@ -45,7 +45,7 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
     Raises:
         ValueError: if a row's image tokens and images differ in number.
     """
-    token = getattr(processor, "image_token", None)
+    token = _placeholder(processor)
     for row, (text, own) in enumerate(zip(texts, images, strict=True)):
         if token is not None and text.count(token) != len(own):
             raise ValueError(
@@ -65,3 +65,9 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
         text=list(texts), images=given if flat else None, padding=True, return_tensors="pt", **special
     )
     return batch
+
+
+def _placeholder(processor: ProcessorMixin) -> str | None:
+    """What stands for an image in a prompt. In Qianfan-OCR `image_token` is only what that is replaced by."""
+    token: str | None = getattr(processor, "image_placeholder_token", getattr(processor, "image_token", None))
+    return token

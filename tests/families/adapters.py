@@ -2,7 +2,7 @@
 
 import importlib
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests import oracle
 from tests.families.build import IMAGE, Family
 from tests.families.checkpoint import Processor
 
-NEW_TOKENS = 8
+NEW_TOKENS = 5
 ALPHA = 5.0
 
 
@@ -62,37 +62,37 @@ ONE_EACH = (
 )
 
 
-def through_lmms_eval(rows: Sequence[Row], method: str, batch_size: int, **arguments: Any) -> list[Reply]:
-    """The rows as documents of a task of lmms-eval."""
-    model_args = ",".join(f"{name}={value}" for name, value in arguments.items())
-    model = lmms_eval.models.get_model(f"vlm_{method}").create_from_arg_string(
-        model_args, {"batch_size": batch_size, "device": "cpu"}
-    )
+def through_lmms_eval(
+    rows: Sequence[Row], method: str, batch_sizes: Sequence[int], **arguments: Any
+) -> Iterator[list[Reply]]:
+    """The rows as documents of a task of lmms-eval, in batches of each size."""
 
     def doc_to_messages(document: dict[str, Any]) -> list[dict[str, Any]]:
         content: list[dict[str, Any]] = [{"type": "image", "url": shown} for shown in document["pictures"]]
         return [{"role": "user", "content": [*content, {"type": "text", "text": document["question"]}]}]
 
+    model_args = ",".join(f"{name}={value}" for name, value in arguments.items())
+    model = lmms_eval.models.get_model(f"vlm_{method}").create_from_arg_string(model_args, {"device": "cpu"})
     documents = [{"question": row.text, "pictures": row.pictures} for row in rows]
     model.task_dict = {"some_task": {"test": documents}}
-    results = model.generate_until(
-        [
-            Instance(
-                request_type="generate_until",
-                arguments=(row.text, doc_to_messages, {"max_new_tokens": NEW_TOKENS}, place, "some_task", "test"),
-                idx=0,
-                metadata={"task": "some_task", "doc_id": place, "repeats": 1},
-            )
-            for place, row in enumerate(rows)
-        ]
-    )
-    return [Reply(result.text, result.token_counts.confidence) for result in results]
+    requests = [
+        Instance(
+            request_type="generate_until",
+            arguments=(row.text, doc_to_messages, {"max_new_tokens": NEW_TOKENS}, place, "some_task", "test"),
+            idx=0,
+            metadata={"task": "some_task", "doc_id": place, "repeats": 1},
+        )
+        for place, row in enumerate(rows)
+    ]
+    for size in batch_sizes:
+        model.batch_size_per_gpu = size
+        yield [Reply(result.text, result.token_counts.confidence) for result in model.generate_until(requests)]
 
 
 def through_vlmevalkit(
-    rows: Sequence[Row], method: str, batch_size: int, *, folder: Path, **arguments: Any
-) -> list[Reply]:
-    """The rows as messages of VLMEvalKit, their pictures as files in a folder."""
+    rows: Sequence[Row], method: str, batch_sizes: Sequence[int], *, folder: Path, **arguments: Any
+) -> Iterator[list[Reply]]:
+    """The rows as messages of VLMEvalKit, their pictures as files in a folder, in batches of each size."""
     model = _steered_vlm()(method=method, max_new_tokens=NEW_TOKENS, device="cpu", **arguments)
     messages = []
     for place, row in enumerate(rows):
@@ -102,12 +102,9 @@ def through_vlmevalkit(
             shown.save(path)
             message.append({"type": "image", "value": str(path)})
         messages.append([*message, {"type": "text", "value": row.text}])
-    answers = [
-        answer
-        for start in range(0, len(rows), batch_size)
-        for answer in model.answer(messages[start : start + batch_size])
-    ]
-    return [Reply(answer.text, answer.confidence) for answer in answers]
+    for size in batch_sizes:
+        batches = [messages[start : start + size] for start in range(0, len(rows), size)]
+        yield [Reply(answer.text, answer.confidence) for batch in batches for answer in model.answer(batch)]
 
 
 @cache

@@ -48,7 +48,7 @@ class Processor:
         begins: whether the tokenizer puts the beginning token in front.
         seed: of the random model: one whose answers change when it is steered.
         flat: whether it takes a batch's images only as one list and not nested by row.
-        needs_image: the error of transformers for a batch in which no row has an image, where it takes none.
+        needs_image: what transformers says of a batch without any image, where the processor does not take one.
         note: what it cannot do, for the table.
     """
 
@@ -114,7 +114,7 @@ def _processor(declared: Processor) -> ProcessorMixin:
     cls: type[ProcessorMixin] = getattr(transformers, declared.name)
     processor: ProcessorMixin = cls(tokenizer=tokenizer, **parts, **declared.options)
     before, after = declared.turn
-    picture = declared.picture or getattr(processor, "image_token")  # noqa: B009  # not every processor has one
+    picture = declared.picture or declared.placeholder or getattr(processor, "image_token")  # noqa: B009
     processor.chat_template = (
         "{% for message in messages %}" + before + "{% for part in message['content'] %}"
         "{% if part['type'] == 'image' %}" + picture + "{% else %}{{ part['text'] }}{% endif %}"
