@@ -77,4 +77,16 @@ PROCESSORS: dict[str, Processor] = {
         parts={"video_processor": ("SmolVLMVideoProcessor", SPLIT)},
         **IDEFICS,
     ),
+    "llava_onevision": Processor(
+        "LlavaOnevisionProcessor",
+        {IMAGE: "<image>", VIDEO: "<video>"},
+        ("LlavaOnevisionImageProcessor", {**SQUARE, "image_grid_pinpoints": PINPOINTS}),
+        picture="<image>\n",
+        turn=("<|im_start|>user ", "<|im_end|><|im_start|>assistant\n"),
+        markers=("<|im_start|>", "<|im_end|>"),
+        names={"image_token": "<image>", "video_token": "<video>"},
+        parts={"video_processor": ("LlavaOnevisionVideoProcessor", SQUARE)},
+        options={"num_image_tokens": 16, "vision_feature_select_strategy": "full"},
+        begins=False,
+    ),
 }
