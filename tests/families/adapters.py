@@ -171,7 +171,7 @@ class Alone:
     def _steered(self, inputs: BatchFeature) -> list[Reply]:
         out = oracle.scaling_vis(
             self.model,
-            dict(inputs),
+            {name: value for name, value in inputs.items() if name != "labels"},  # PaliGemma's are for training
             IMAGE,
             torch.full((len(inputs["input_ids"]),), ALPHA),
             NEW_TOKENS,

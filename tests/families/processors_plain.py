@@ -89,4 +89,34 @@ PROCESSORS: dict[str, Processor] = {
         options={"num_image_tokens": 16, "vision_feature_select_strategy": "full"},
         begins=False,
     ),
+    **dict.fromkeys(
+        ("paligemma", "paligemma (Gemma 2: softcap, sliding window)"),
+        Processor(
+            "PaliGemmaProcessor",
+            {IMAGE: "<image>"},
+            ("SiglipImageProcessor", {**SQUARE, "image_seq_length": 16}),
+            turn=("", ""),
+            names={"image_token": "<image>"},
+            begins=False,
+            needs_image="`images` are expected as arguments",
+            note="beside rows with an image, it writes the beginning token into the text of a row without",
+        ),
+    ),
+    "got_ocr2": Processor(
+        "GotOcr2Processor",
+        {IMAGE: "<imgpad>", OPEN: "<img>", CLOSE: "</img>"},
+        ("GotOcr2ImageProcessor", {"size": {"height": 256, "width": 256}}),
+        picture="<img><imgpad></img>\n",
+        turn=("<|im_start|>user\n", "<|im_end|><|im_start|>assistant\n"),
+        markers=("<|im_start|>", "<|im_end|>"),
+        # The processor always writes 256 image tokens: 64 x 64 patches, merged 4 x 4. The default range is 1e-10.
+        config={
+            "vision_config": {"patch_size": 4, "global_attn_indexes": [], "initializer_range": 0.02},
+            "text_config": {"max_position_embeddings": 2048},
+        },
+        begins=False,
+        flat=True,
+        needs_image="You must provide valid `images`",
+        seed=4,
+    ),
 }
