@@ -77,4 +77,5 @@ def texts(runs: list[list[Reply]]) -> list[list[str]]:
 def same(runs: list[list[Reply]], expected: list[list[Reply]]) -> None:
     assert texts(runs) == texts(expected)
     for run, other in zip(runs, expected, strict=True):
-        assert [reply.confidence for reply in run] == pytest.approx([reply.confidence for reply in other], abs=1e-4)
+        assert [reply.prompt for reply in run] == [reply.prompt for reply in other]
+        assert [reply.confidence for reply in run] == pytest.approx([reply.confidence for reply in other], rel=1e-4)

@@ -38,10 +38,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer and the confidence of its first token."""
+    """An answer, the confidence of its first token, and the tokens of its prompt."""
 
     text: str
     confidence: float
+    prompt: int
 
 
 def picture(width: int, height: int, seed: int) -> Image.Image:
@@ -86,7 +87,8 @@ def through_lmms_eval(
     ]
     for size in batch_sizes:
         model.batch_size_per_gpu = size
-        yield [Reply(result.text, result.token_counts.confidence) for result in model.generate_until(requests)]
+        results = [(result.text, result.token_counts) for result in model.generate_until(requests)]
+        yield [Reply(text, counts.confidence, counts.input_tokens) for text, counts in results]
 
 
 def through_vlmevalkit(
@@ -104,7 +106,8 @@ def through_vlmevalkit(
         messages.append([*message, {"type": "text", "value": row.text}])
     for size in batch_sizes:
         batches = [messages[start : start + size] for start in range(0, len(rows), size)]
-        yield [Reply(answer.text, answer.confidence) for batch in batches for answer in model.answer(batch)]
+        answers = [answer for batch in batches for answer in model.answer(batch)]
+        yield [Reply(answer.text, answer.confidence, answer.input_tokens) for answer in answers]
 
 
 @cache
@@ -166,7 +169,8 @@ class Alone:
             output_logits=True,
             return_dict_in_generate=True,
         )
-        return self._replies(out.sequences[:, inputs["input_ids"].shape[1] :], out.logits[0].softmax(-1).amax(-1))
+        new = out.sequences[:, inputs["input_ids"].shape[1] :]
+        return self._replies(inputs, new, out.logits[0].softmax(-1).amax(-1))
 
     def _steered(self, inputs: BatchFeature) -> list[Reply]:
         out = oracle.scaling_vis(
@@ -179,8 +183,9 @@ class Alone:
             answer_type=self.family.prefix_types[2],
             forbidden=self.model.generation_config.suppress_tokens,
         )
-        return self._replies(out.sequences, out.confidence)
+        return self._replies(inputs, out.sequences, out.confidence)
 
-    def _replies(self, sequences: torch.Tensor, confidence: torch.Tensor) -> list[Reply]:
+    def _replies(self, inputs: BatchFeature, sequences: torch.Tensor, confidence: torch.Tensor) -> list[Reply]:
         texts = self.processor.batch_decode(sequences, skip_special_tokens=True)
-        return [Reply(text.strip(), sure) for text, sure in zip(texts, confidence.tolist(), strict=True)]
+        prompts = inputs["attention_mask"].sum(1).tolist()
+        return [Reply(text.strip(), *rest) for text, *rest in zip(texts, confidence.tolist(), prompts, strict=True)]
