@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.families.build import CLOSE, IMAGE, OPEN, VIDEO
+from tests.families.build import CLOSE, IMAGE, MARK, OPEN, VIDEO
 from tests.families.checkpoint import Processor
 from tests.families.plain import PINPOINTS
 
@@ -20,6 +20,11 @@ IDEFICS: dict[str, Any] = {
     ),
     "options": {"image_seq_len": 4},
 }
+COHERE_TURN = (
+    "{{ bos_token }}<|START_OF_TURN_TOKEN|><|USER_TOKEN|>",
+    "<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+)
+COHERE_MARKERS = ("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>")
 
 PROCESSORS: dict[str, Processor] = {
     "llava": Processor(
@@ -27,6 +32,15 @@ PROCESSORS: dict[str, Processor] = {
         {IMAGE: "<image>"},
         ("LlavaImageProcessor", CROPPED),
         picture="<image>\n",
+        names={"image_token": "<image>"},
+        options={"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
+    ),
+    "vipllava": Processor(
+        "LlavaProcessor",
+        {IMAGE: "<image>"},
+        ("CLIPImageProcessor", CROPPED),
+        picture="<image>\n",
+        turn=("###Human: ", "###Assistant:"),
         names={"image_token": "<image>"},
         options={"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
     ),
@@ -52,6 +66,23 @@ PROCESSORS: dict[str, Processor] = {
         names={"image_token": "<image>"},
         options={"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
     ),
+    "llava_next_video": Processor(
+        "LlavaNextVideoProcessor",
+        {IMAGE: "<image>", VIDEO: "<video>"},
+        ("LlavaNextImageProcessor", {**CROPPED, "image_grid_pinpoints": PINPOINTS}),
+        picture="<image>\n",
+        parts={"video_processor": ("LlavaNextVideoVideoProcessor", CROPPED)},
+        options={"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
+        seed=4,
+    ),
+    "video_llava": Processor(
+        "VideoLlavaProcessor",
+        {IMAGE: "<image>", VIDEO: "<video>"},
+        ("VideoLlavaImageProcessor", CROPPED),
+        picture="<image>\n",
+        parts={"video_processor": ("VideoLlavaVideoProcessor", CROPPED)},
+        options={"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
+    ),
     "internvl": Processor(
         "InternVLProcessor",
         {IMAGE: "<IMG_CONTEXT>", OPEN: "<img>", CLOSE: "</img>", VIDEO: "<video>"},
@@ -68,6 +99,77 @@ PROCESSORS: dict[str, Processor] = {
         parts={"video_processor": ("InternVLVideoProcessor", SQUARE)},
         options={"image_seq_length": 4},
         begins=False,
+    ),
+    "qianfan_ocr": Processor(
+        "QianfanOCRProcessor",
+        {IMAGE: "<IMG_CONTEXT>", OPEN: "<img>", CLOSE: "</img>"},
+        ("GotOcr2ImageProcessor", {**SQUARE, "min_patches": 1, "max_patches": 3}),
+        placeholder="<image>",
+        picture="<image>\n",
+        turn=("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
+        markers=("<|im_start|>", "<|im_end|>"),
+        names={
+            "context_image_token": "<IMG_CONTEXT>",
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+        },
+        options={"image_seq_length": 4},
+        begins=False,
+    ),
+    "aya_vision": Processor(
+        "AyaVisionProcessor",
+        {IMAGE: "<|IMG_PATCH|>", OPEN: "<|START_OF_IMG|>", CLOSE: "<|END_OF_IMG|>", MARK: "TILE_GLOBAL"},
+        ("GotOcr2ImageProcessor", {**SQUARE, "min_patches": 1, "max_patches": 3}),
+        turn=COHERE_TURN,
+        markers=("<image>", *(f"TILE_{tile}" for tile in range(1, 4)), *COHERE_MARKERS),
+        options={"patch_size": 8, "img_size": 32, "downsample_factor": 2},
+        seed=4,
+    ),
+    "cohere2_vision": Processor(
+        "Cohere2VisionProcessor",
+        {
+            IMAGE: "<|IMG_PATCH|>",
+            OPEN: "<|START_OF_IMG|>",
+            CLOSE: "<|END_OF_IMG|>",
+            MARK: "<|IMG_LINE_BREAK|>",
+        },
+        # Its patch size counts the features on a tile's side.
+        ("Cohere2VisionImageProcessor", {**SQUARE, "max_patches": 3, "patch_size": 2}),
+        turn=COHERE_TURN,
+        markers=COHERE_MARKERS,
+        names={
+            "image_token": "<|IMG_PATCH|>",
+            "boi_token": "<|START_OF_IMG|>",
+            "eoi_token": "<|END_OF_IMG|>",
+            "img_line_break_token": "<|IMG_LINE_BREAK|>",
+        },
+        seed=7,
+    ),
+    "idefics2": Processor(
+        "Idefics2Processor",
+        {IMAGE: "<image>"},
+        ("Idefics2ImageProcessor", {"size": {"shortest_edge": 16, "longest_edge": 32}, "do_image_splitting": True}),
+        turn=("User:", "<end_of_utterance>\nAssistant:"),
+        markers=("<fake_token_around_image>", "<end_of_utterance>"),
+        options={"image_seq_len": 4},
+    ),
+    "granite_docling": Processor(
+        "GraniteDoclingProcessor",
+        {IMAGE: "<image>"},
+        ("GraniteDoclingImageProcessor", {**SQUARE, "max_patches": 4}),
+        turn=("<|start_of_role|>user<|end_of_role|>", "<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>"),
+        markers=(
+            "<fake_token_around_image>",
+            "<global-img>",
+            "<|end_of_text|>",
+            "<|start_of_role|>",
+            "<|end_of_role|>",
+            *(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)),
+        ),
+        options={"image_seq_len": 4},
+        config={"vision_config": {"scale_factor": 2, "deepstack_visual_indexes": [0, 1]}},
+        begins=False,
+        seed=8,
     ),
     "idefics3": Processor("Idefics3Processor", {IMAGE: "<image>"}, ("Idefics3ImageProcessor", SPLIT), **IDEFICS),
     "smolvlm": Processor(
