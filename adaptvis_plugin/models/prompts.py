@@ -37,7 +37,7 @@ def paper_text(processor: ProcessorMixin, prompt: str) -> str:
     Raises:
         ValueError: if the processor has no image token, or the prompt does not hold exactly one.
     """
-    token = getattr(processor, "image_token", None)
+    token = _placeholder(processor)
     if token is None:
         name = type(processor).__name__
         raise ValueError(f"{name} has no image token to put into the paper's prompt; use prompt=chat")
@@ -73,18 +73,29 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
     Raises:
         ValueError: if a row's image tokens and images differ in number.
     """
-    token = getattr(processor, "image_token", None)
+    token = _placeholder(processor)
     for row, (text, own) in enumerate(zip(texts, images, strict=True)):
         if token is not None and text.count(token) != len(own):
             raise ValueError(
                 f"row {row}: the prompt holds {text.count(token)} image token(s) {token!r} for {len(own)} image(s): "
                 f"{text!r}"
             )
-    # Some chat templates write the beginning-of-sequence token themselves; a second one would shift every position.
-    bos = processor.tokenizer.bos_token
-    special = not (bos is not None and all(text.startswith(bos) for text in texts))
+    # Nested by row, as transformers' own `apply_chat_template` does it: several processors take a flat list for the
+    # images of one row. To GOT-OCR2 alone (the one with `multi_page`) a nested list is the pages of one document.
     flat = [image for own in images for image in own]
+    given = flat if hasattr(processor, "multi_page") else [list(own) for own in images]
+    # Some chat templates write the beginning-of-sequence token themselves; a second one would shift every position.
+    # Otherwise it is the processor that knows whether its model wants one.
+    bos = processor.tokenizer.bos_token
+    written = bos is not None and all(text.startswith(bos) for text in texts)
+    special = {"add_special_tokens": False} if written else {}
     batch: BatchFeature = processor(
-        text=list(texts), images=flat or None, padding=True, return_tensors="pt", add_special_tokens=special
+        text=list(texts), images=given if flat else None, padding=True, return_tensors="pt", **special
     )
     return batch
+
+
+def _placeholder(processor: ProcessorMixin) -> str | None:
+    """What stands for an image in a prompt. In Qianfan-OCR `image_token` is only what that is replaced by."""
+    token: str | None = getattr(processor, "image_placeholder_token", getattr(processor, "image_token", None))
+    return token

@@ -1,7 +1,13 @@
 """Small random models of the families the decoder supports, each with inputs as its real processor returns them."""
 
-from tests.families import mrope, plain, special
+from tests.families import mrope, plain, processors_mrope, processors_plain, processors_special, special
 from tests.families.build import Family
+from tests.families.checkpoint import Processor
 
 FAMILIES: dict[str, Family] = {family.name: family for family in [*plain.FAMILIES, *mrope.FAMILIES, *special.FAMILIES]}
 REFUSED: list[Family] = special.REFUSED
+PROCESSORS: dict[str, Processor] = {
+    **processors_plain.PROCESSORS,
+    **processors_mrope.PROCESSORS,
+    **processors_special.PROCESSORS,
+}

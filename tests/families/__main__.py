@@ -5,7 +5,7 @@ import warnings
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from tests.families import FAMILIES, REFUSED
+from tests.families import FAMILIES, PROCESSORS, REFUSED
 from tests.families.check import inspected, measure, refusal
 
 HEAD = """# Families
@@ -31,6 +31,11 @@ A small random model of each, on a ragged, left-padded batch of three rows, one 
 each row, against two complete eager passes without a cache (`tests/oracle.py`), in fp32. Generated text is the same in
 every family, also of a batch in which a row ends in an image, and alpha = 1 is plain `generate`. "Effect" is the largest change of a logit by steering.
 
+**Real processor**: the family's own processor with a small tokenizer, saved with a random model as a checkpoint folder
+(`tests/test_families_real.py`). Through both frameworks' adapters, with chat template and paper prompt, in batches of
+one and three, one row with two images and one without, the answers are those of transformers' own `generate` on the
+processor's output, and the oracle's when steered.
+
 """
 
 UNTESTED = """
@@ -46,14 +51,28 @@ def _bucket(value: float) -> str:
     return next(f"<= {bound:.0e}".replace("e-0", "e-") for bound in (1e-5, 1e-4, 1e-3, float("inf")) if value <= bound)
 
 
+def _processor(name: str) -> str:
+    if name not in PROCESSORS:
+        return "no"
+    declared = PROCESSORS[name]
+    notes = ("not for a batch without any image, which it refuses" if declared.needs_image else "", declared.note)
+    return "; ".join(["yes", *filter(None, notes)])
+
+
 def measured_table() -> str:
     """The table of what the tests measure, and of what they see refused."""
-    lines = ["| family | mode | image columns | largest difference | effect |", "|---|---|---|---|---|"]
+    lines = [
+        "| family | mode | image columns | largest difference | effect | real processor |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, family in FAMILIES.items():
         measured = measure(name)
         effect = "> 0.1" if measured.effect > 0.1 else "> 0.01"
-        lines.append(f"| {name} | {measured.mode} | {family.columns} | {_bucket(measured.difference)} | {effect} |")
-    lines += [f"| {family.name} | refused: {refusal(family)} | | | |" for family in REFUSED]
+        lines.append(
+            f"| {name} | {measured.mode} | {family.columns} | {_bucket(measured.difference)} | {effect} "
+            f"| {_processor(name)} |"
+        )
+    lines += [f"| {family.name} | refused: {refusal(family)} | | | | |" for family in REFUSED]
     return "\n".join(lines) + "\n"
 
 

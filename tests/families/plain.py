@@ -288,6 +288,7 @@ FAMILIES = [
                 "mlp_dim": 24,
                 "window_size": 4,
                 "global_attn_indexes": [1],
+                "initializer_range": 0.02,
             },
             "text_config": QWEN2,
             "image_token_index": IMAGE,

@@ -1,0 +1,81 @@
+"""Every family's real processor and a random model, as a checkpoint folder, through both frameworks' adapters."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.families import FAMILIES, PROCESSORS
+from tests.families.adapters import (
+    ALPHA,
+    ONE_EACH,
+    ONE_TWO_NONE,
+    Alone,
+    Reply,
+    through_lmms_eval,
+    through_vlmevalkit,
+)
+from tests.families.checkpoint import write
+
+ROWS = {"chat": ONE_TWO_NONE, "paper": ONE_EACH}
+Checkpoint = Callable[[str], tuple[Path, Alone]]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """The folder of a family's checkpoint, written once, and its model under transformers alone."""
+
+    @cache
+    def written(name: str) -> tuple[Path, Alone]:
+        folder = tmp_path_factory.mktemp("checkpoint")
+        write(FAMILIES[name], PROCESSORS[name], folder)
+        return folder, Alone(folder, FAMILIES[name], PROCESSORS[name])
+
+    return written
+
+
+@pytest.mark.filterwarnings("ignore:rows .* hold no image token and are decoded plainly")
+@pytest.mark.parametrize("style", ROWS)
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_both_adapters_answer_as_transformers_and_as_the_oracle(
+    name: str, style: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder, alone = checkpoint(name)
+    arguments: dict[str, Any] = {"pretrained": str(folder), "prompt": style}
+    rows, sizes = ROWS[style], [3, 1]
+    if PROCESSORS[name].needs_image and not all(row.pictures for row in rows):
+        sizes = [3]  # alone, the row without a picture is refused: see below
+    plain = [alone.replies(rows, style, "baseline", size) for size in sizes]
+    steered = [alone.replies(rows, style, "scalingvis", size) for size in sizes]
+    assert texts(steered) != texts(plain), "steering must be visible for the comparison to mean anything"
+    for method, own, expected in (("baseline", {}, plain), ("scalingvis", {"alpha": ALPHA}, steered)):
+        same(list(through_lmms_eval(rows, method, sizes, **arguments, **own)), expected)
+        same(list(through_vlmevalkit(rows, method, sizes, folder=tmp_path, **arguments, **own)), expected)
+
+
+@pytest.mark.parametrize("name", [name for name, declared in PROCESSORS.items() if declared.needs_image])
+def test_a_batch_without_any_picture_is_refused_where_transformers_refuses_it(
+    name: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder, alone = checkpoint(name)
+    arguments: dict[str, Any] = {"pretrained": str(folder), "prompt": "chat"}
+    rows = [row for row in ONE_TWO_NONE if not row.pictures]
+    with pytest.raises(ValueError, match=PROCESSORS[name].needs_image):
+        alone.replies(rows, "chat", "baseline", 1)
+    with pytest.raises(ValueError, match=PROCESSORS[name].needs_image):
+        list(through_lmms_eval(rows, "baseline", [1], **arguments))
+    with pytest.raises(ValueError, match=PROCESSORS[name].needs_image):
+        list(through_vlmevalkit(rows, "baseline", [1], folder=tmp_path, **arguments))
+
+
+def texts(runs: list[list[Reply]]) -> list[list[str]]:
+    return [[reply.text for reply in run] for run in runs]
+
+
+def same(runs: list[list[Reply]], expected: list[list[Reply]]) -> None:
+    assert texts(runs) == texts(expected)
+    for run, other in zip(runs, expected, strict=True):
+        assert [reply.prompt for reply in run] == [reply.prompt for reply in other]
+        assert [reply.confidence for reply in run] == pytest.approx([reply.confidence for reply in other], rel=1e-4)
