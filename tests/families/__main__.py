@@ -28,8 +28,9 @@ give the logits of two complete eager passes; neither drops anything silently.
 ## Tested
 
 A small random model of each, on a ragged, left-padded batch of three rows, one with two images, with another alpha in
-each row, against two complete eager passes without a cache (`tests/oracle.py`), in fp32. Generated text is the same in
-every family, also of a batch in which a row ends in an image, and alpha = 1 is plain `generate`. "Effect" is the largest change of a logit by steering.
+each row, against two complete eager passes without a cache (`tests/oracle.py`), in fp32; and the same with a row that
+ends in an image. Generated text is the same in every family, and alpha = 1 is plain `generate`. "Effect" is the largest
+change of a logit by steering.
 
 **Real processor**: the family's own processor with a small tokenizer, saved with a random model as a checkpoint folder
 (`tests/test_families_real.py`). Through both frameworks' adapters, with chat template and paper prompt, in batches of

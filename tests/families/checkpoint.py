@@ -45,6 +45,7 @@ class Processor:
         parts: its other parts, by argument.
         options: its other arguments.
         config: what the model's config must have beside the family's to agree with it; nested as the config.
+        generation: what its published checkpoints bring in their generation config beside tokens.
         begins: whether the tokenizer puts the beginning token in front.
         seed: of the random model: one whose answers change when it is steered.
         flat: whether it takes a batch's images only as one list and not nested by row.
@@ -63,6 +64,7 @@ class Processor:
     parts: dict[str, Part] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
     begins: bool = True
     seed: int = 3
     flat: bool = False
@@ -78,6 +80,7 @@ def write(family: Family, declared: Processor, folder: Path) -> None:
     model = _model(family, declared, len(tokenizer))
     # A random model would write its markers, and an image token would want an image of its own.
     model.generation_config.suppress_tokens = sorted(set(tokenizer.added_tokens_decoder) - {EOS})
+    model.generation_config.update(**declared.generation)
     model.save_pretrained(folder)
 
 

@@ -56,6 +56,7 @@ PROCESSORS: dict[str, Processor] = {
             "eoi_token": "<end_of_image>",
         },
         options={"image_seq_length": 4},
+        generation={"cache_implementation": "hybrid", "do_sample": True, "top_k": 64, "top_p": 0.95},
     ),
     "llava_next": Processor(
         "LlavaNextProcessor",
