@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from adaptvis_plugin.models.presets import choose_method
 from adaptvis_plugin.models.prompts import chat_text, encode, paper_text
 from adaptvis_plugin.models.runner import Question, Runner, Setup
 from adaptvis_plugin.paths import DEMO_MODEL
+from tests.families import FAMILIES, PROCESSORS
+from tests.families.checkpoint import write
 
 AUTHORS = {
     "whatsup_controlled_a": (0.8, 0.5, 1.5, 0.4),
@@ -105,6 +108,33 @@ def test_an_image_without_its_token_is_named() -> None:
     image = Image.new("RGB", (128, 128))
     with pytest.raises(ValueError, match=r"row 1: the prompt holds 0 image token\(s\) '<image>' for 1 image"):
         encode(processor, ["<image>\nUSER: a\nASSISTANT:", "USER: b\nASSISTANT:"], [[image], [image]])
+
+
+OWN_PROCESSOR = """
+from transformers import LlavaProcessor
+
+class OwnProcessor(LlavaProcessor):
+    def __call__(self, images=None, text=None, **options):
+        return super().__call__([image.convert("RGB") for image in images or ()] or None, text, **options)
+"""
+
+
+def test_a_checkpoints_own_processor_that_takes_a_flat_list_of_images_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", [*sys.path])  # to which transformers adds that folder
+    write(FAMILIES["llava"], PROCESSORS["llava"], tmp_path)
+    (tmp_path / "processing_own.py").write_text(OWN_PROCESSOR)
+    path = tmp_path / "processor_config.json"
+    own = {"processor_class": "OwnProcessor", "auto_map": {"AutoProcessor": "processing_own.OwnProcessor"}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **own}))
+    _, processor = load_model(str(tmp_path), device="cpu", trust_remote_code=True)
+    image = Image.new("RGB", (32, 32))
+    assert len(encode(processor, ["Where is it?"], [[]])["input_ids"]) == 1
+    named = r"^OwnProcessor .* `images` as one list per row: .* no attribute 'convert'; use"
+    with pytest.raises(ValueError, match=named):
+        encode(processor, ["<image>Where is it?"], [[image]])
 
 
 def test_a_text_model_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:

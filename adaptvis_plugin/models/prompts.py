@@ -71,7 +71,8 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
         images: the images of each row, in the order of the image tokens; RGB.
 
     Raises:
-        ValueError: if a row's image tokens and images differ in number.
+        ValueError: if a row's image tokens and images differ in number, or a checkpoint's own processor does not take
+            a batch as transformers' processors do.
     """
     token = _placeholder(processor)
     for row, (text, own) in enumerate(zip(texts, images, strict=True)):
@@ -80,8 +81,9 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
                 f"row {row}: the prompt holds {text.count(token)} image token(s) {token!r} for {len(own)} image(s): "
                 f"{text!r}"
             )
-    # Nested by row, as transformers' own `apply_chat_template` does it: several processors take a flat list for the
-    # images of one row. To GOT-OCR2 alone (the one with `multi_page`) a nested list is the pages of one document.
+    # Nested by row: `apply_chat_template` never gives images in another way, so a processor has to take them like that.
+    # Several take a flat list for the images of one row, and none says what it takes. To GOT-OCR2 alone (the one with
+    # `multi_page`) a nested list is the pages of one document.
     flat = [image for own in images for image in own]
     given = flat if hasattr(processor, "multi_page") else [list(own) for own in images]
     # Some chat templates write the beginning-of-sequence token themselves; a second one would shift every position.
@@ -89,9 +91,19 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
     bos = processor.tokenizer.bos_token
     written = bos is not None and all(text.startswith(bos) for text in texts)
     special = {"add_special_tokens": False} if written else {}
-    batch: BatchFeature = processor(
-        text=list(texts), images=given if flat else None, padding=True, return_tensors="pt", **special
-    )
+    try:
+        batch: BatchFeature = processor(
+            text=list(texts), images=given if flat else None, padding=True, return_tensors="pt", **special
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        cls = type(processor)
+        if not flat or cls.__module__.startswith("transformers."):
+            raise
+        raise ValueError(
+            f"{cls.__name__} of the checkpoint's own code failed on a batch given as transformers' processors take it, "
+            f"`text` as a list and `images` as one list per row: {type(error).__name__}: {error}; use a checkpoint "
+            "with a processor of transformers (often the one whose name ends in -hf)"
+        ) from error
     return batch
 
 
