@@ -61,6 +61,7 @@ def _extended(inputs: dict[str, torch.Tensor], new: list[torch.Tensor], answer_t
         "input_ids": tail,
         "attention_mask": torch.ones_like(tail),
         "mm_token_type_ids": torch.zeros_like(tail),
+        "moe_mm_token_type_ids": torch.zeros_like(tail),
         "token_type_ids": torch.full_like(tail, answer_type),
     }
     return {k: torch.cat([v, ends[k].to(v.dtype)], 1) if k in ends else v for k, v in inputs.items()}

@@ -41,6 +41,7 @@ class Processor:
         turn: what the chat template writes before and after a user's message, `bos_token` included where the
             family's own template writes it.
         markers: further special tokens, which only the processor knows.
+        characters: words of the tokenizer, one each.
         names: attributes of the tokenizer that hold a token's text, as its config has them.
         parts: its other parts, by argument.
         options: its other arguments.
@@ -60,6 +61,7 @@ class Processor:
     placeholder: str | None = None
     turn: tuple[str, str] = ("USER: ", " ASSISTANT:")
     markers: tuple[str, ...] = ()
+    characters: str = CHARACTERS
     names: dict[str, str] = field(default_factory=dict)
     parts: dict[str, Part] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -88,7 +90,7 @@ def _tokenizer(declared: Processor) -> TokenizersBackend:
     special = {**SPECIAL, **declared.tokens}
     free = (i for i in range(10_000) if i not in special)
     words = {text: i for i, text in special.items()}
-    words.update(zip((UNKNOWN, *declared.markers, *CHARACTERS), free, strict=False))
+    words.update(zip((UNKNOWN, *declared.markers, *declared.characters), free, strict=False))
     backend = Tokenizer(models.WordLevel(words, unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     backend.decoder = decoders.Fuse()
