@@ -134,6 +134,8 @@ class Alone:
         """What `generate` says, or the oracle."""
         answer = {"baseline": self._generated, "scalingvis": self._steered}[method]
         batches = [self._inputs(rows[start : start + batch_size], style) for start in range(0, len(rows), batch_size)]
+        # Llama 4's pixels are always in bfloat16.
+        batches = [batch.to(dtype=self.model.dtype) for batch in batches]
         return [reply for batch in batches for reply in answer(batch)]
 
     def _inputs(self, rows: Sequence[Row], style: str) -> BatchFeature:

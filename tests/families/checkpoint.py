@@ -145,7 +145,7 @@ def _with_vocabulary(config: dict[str, Any], size: int) -> dict[str, Any]:
         name: _with_vocabulary(value, size)
         if isinstance(value, dict)
         else size
-        if "vocab_size" in name and value == VOCABULARY
+        if "vocab_size" in str(name) and value == VOCABULARY
         else value
         for name, value in config.items()
     }
