@@ -36,7 +36,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return written
 
 
-@pytest.mark.filterwarnings("ignore:rows .* hold no image token and are decoded plainly")
 @pytest.mark.parametrize("style", ROWS)
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_both_adapters_answer_as_transformers_and_as_the_oracle(
@@ -68,6 +67,10 @@ def test_a_batch_without_any_picture_is_refused_where_transformers_refuses_it(
         list(through_lmms_eval(rows, "baseline", [1], **arguments))
     with pytest.raises(ValueError, match=PROCESSORS[name].needs_image):
         list(through_vlmevalkit(rows, "baseline", [1], folder=tmp_path, **arguments))
+
+
+def test_every_family_is_run_with_its_real_processor() -> None:
+    assert set(PROCESSORS) == set(FAMILIES)
 
 
 def texts(runs: list[list[Reply]]) -> list[list[str]]:
