@@ -21,11 +21,12 @@ def fingerprint(model: nn.Module) -> tuple[Any, ...] | None:
 
     Returns:
         Something to compare with ==; None if the model keeps no count of its changes, as one that was made in
-        inference mode.
+        inference mode, or its tensors are of a kind that cannot be looked at.
     """
     try:
         tensors = [(id(t), t.data_ptr(), t._version) for t in chain(model.parameters(), model.buffers())]
-    except RuntimeError:
+        samples = _samples(model)
+    except (RuntimeError, TypeError):
         return None
     modules = []
     for module in model.modules():
@@ -33,7 +34,7 @@ def fingerprint(model: nn.Module) -> tuple[Any, ...] | None:
         hooks = chain(own["_forward_pre_hooks"].items(), own["_forward_hooks"].items())
         adapters = [str(own[name]) for name in _ADAPTERS if name in own] if "merged_adapters" in own else ()
         modules.append((id(module), *(key for key, hook in hooks if not _records(hook)), *adapters))
-    return tensors, modules, _samples(model)
+    return tensors, modules, samples
 
 
 def _records(hook: Any) -> bool:
@@ -47,6 +48,6 @@ def _samples(model: nn.Module) -> list[list[float]]:
     for parameter in model.parameters():
         if parameter.device.type != "meta":  # offloaded: the values are elsewhere
             flat = parameter.detach().reshape(-1)
-            devices.setdefault(parameter.device, []).append(flat[:: max(1, len(flat) // _SAMPLES)].double())
+            devices.setdefault(parameter.device, []).append(flat[:: max(1, len(flat) // _SAMPLES)].float())
     # NaN would differ from itself.
     return [torch.cat(values).nan_to_num().tolist() for values in devices.values()]
