@@ -117,6 +117,12 @@ def test_each_row_of_a_batch_stops_on_its_own(talkative: Runner) -> None:
     assert len({tokens for _, tokens in stopped}) > 1
 
 
+@pytest.mark.parametrize("brought", ["Under", ["Under"]])
+def test_a_checkpoint_s_own_stop_strings_hold(brought: str | list[str], talkative: Runner, tmp_path: Path) -> None:
+    runner = steered(checkpoint(tmp_path / "demo", suppress_tokens=[END], stop_strings=brought))
+    assert answers(runner, 6) == answers(talkative, 6, stop_strings=["Under"])
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

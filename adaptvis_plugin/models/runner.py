@@ -169,7 +169,8 @@ class Runner:
             questions: the batch.
             method: see `Setup.choose`.
             encoded: the batch as `encode` returns it, if that was done ahead.
-            **generation: see `Decoder.generate`, but of `stop_strings` see `StopStrings`.
+            **generation: see `Decoder.generate`, but of `stop_strings` see `StopStrings`. Those of the checkpoint's
+                generation config hold too.
 
         Raises:
             ValueError: see `encode` and `Decoder.generate`.
@@ -202,10 +203,12 @@ class Runner:
         self, encoded: BatchFeature, method: Method, *, stop_strings: Sequence[str] = (), **generation: Any
     ) -> list[Answer]:
         inputs = encoded.to(self.model.device, dtype=self.model.dtype)
+        own = self.model.generation_config.stop_strings or []
+        stop_strings = [*stop_strings, *([own] if isinstance(own, str) else own)]
         if stop_strings:
             criterion = StopStrings(self.processor.tokenizer, stop_strings)
             generation["stopping_criteria"] = StoppingCriteriaList([criterion])
-        out = self.decoder.generate(inputs, method, **generation)
+        out = self.decoder.generate(inputs, method, stop_strings=None, **generation)
         texts = self.processor.batch_decode(out.sequences, skip_special_tokens=True)
         lengths = _lengths(
             out.sequences, self.model.generation_config.eos_token_id, self.processor.tokenizer.pad_token_id
