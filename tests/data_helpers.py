@@ -320,6 +320,17 @@ class Site(ThreadingHTTPServer):
 
 
 @contextmanager
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Site"]:
+    """An empty cache, and a server in place of every source on the network, for the test to fill."""
+    with serve() as server:
+        monkeypatch.setenv("ADAPTVIS_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("ADAPTVIS_SOURCES", str(sources(tmp_path, server.host)))
+        monkeypatch.setenv("HF_ENDPOINT", server.host.rstrip("/"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        yield server
+
+
+@contextmanager
 def serve() -> Iterator[Site]:
     site = Site()
     thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

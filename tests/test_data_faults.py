@@ -29,10 +29,9 @@ from tests.data_helpers import (
     jpeg,
     make_tar,
     make_zip,
+    network,
     official,
     question_lines,
-    serve,
-    sources,
     without_checksum,
     write,
 )
@@ -44,11 +43,7 @@ IMAGES = {row.image: image_bytes(row.image) for row in DATA["vg_one"] + DATA["vg
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """The network without the Hub, so that the archives are asked."""
-    with serve() as server:
-        monkeypatch.setenv("ADAPTVIS_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("ADAPTVIS_SOURCES", str(sources(tmp_path, server.host)))
-        monkeypatch.setenv("HF_ENDPOINT", server.host.rstrip("/"))
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with network(tmp_path, monkeypatch) as server:
         monkeypatch.setattr(fetch, "_RETRIES", 1)
         server.fill(hub=False)
         yield server

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from adaptvis_plugin.data import DataError, load_table, prepare, status
-from tests.data_helpers import DATA, FACTS, Site, image_bytes, jpeg, official, serve, sources
+from tests.data_helpers import DATA, FACTS, Site, image_bytes, jpeg, network, official, sources
 
 FIRST, SECOND = FACTS["whatsup_hub"]
 FILE = "data/VG_QA_two_obj-00000-of-00001.parquet"
@@ -24,11 +24,7 @@ PICTURES = [{"bytes": image_bytes(row.image), "path": None} for row in DATA["vg_
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """The network with the archives, and a Hub for tests to fill."""
-    with serve() as server:
-        monkeypatch.setenv("ADAPTVIS_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("ADAPTVIS_SOURCES", str(sources(tmp_path, server.host)))
-        monkeypatch.setenv("HF_ENDPOINT", server.host.rstrip("/"))
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with network(tmp_path, monkeypatch) as server:
         server.fill(hub=False)
         yield server
 

@@ -22,22 +22,17 @@ from tests.data_helpers import (
     ROWS,
     Site,
     image_bytes,
+    network,
     official,
     parquet,
     question_lines,
-    serve,
-    sources,
     write,
 )
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    with serve() as server:
-        monkeypatch.setenv("ADAPTVIS_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("ADAPTVIS_SOURCES", str(sources(tmp_path, server.host)))
-        monkeypatch.setenv("HF_ENDPOINT", server.host.rstrip("/"))
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with network(tmp_path, monkeypatch) as server:
         yield server
 
 

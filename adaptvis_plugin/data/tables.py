@@ -92,7 +92,7 @@ def changed(origin: Provenance) -> str:
 def _prepare(name: str, source: Path | None, force: bool) -> Provenance:
     if not force and (there := _current(name, source)):
         log.info("%s: the table is there already; --force makes it again", name)
-        if changed(there) == "changed since":
+        if source is None and changed(there) == "changed since":  # of a folder that is given, `_current` knows
             log.warning(
                 "%s: %s has changed since the table was made of it; the old table is kept. To make it again: adaptvis "
                 "data prepare %s --from %s", name, there.source, name, shlex.quote(there.source),

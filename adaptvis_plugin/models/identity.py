@@ -1,9 +1,9 @@
 """What a stored answer was made with, beside the settings: another checkpoint or other code may answer otherwise."""
 
 import hashlib
-from pathlib import Path
 
-from adaptvis_plugin.paths import DEMO_MODEL, PACKAGE
+from adaptvis_plugin.models.checkpoint import local_folder
+from adaptvis_plugin.paths import PACKAGE
 
 _DECIDING = (
     "decoding", "models", "images.py", "data/questions.py", "lmms_eval/models.py", "vlmevalkit/model.py",
@@ -11,9 +11,13 @@ _DECIDING = (
 
 
 def checkpoint_identity(pretrained: str) -> str | None:
-    """What lies in a checkpoint folder, by the names, sizes and times of its files; None for a name on the hub."""
-    folder = DEMO_MODEL if pretrained == "demo" else Path(pretrained)
-    if not folder.is_dir():
+    """What lies in a checkpoint folder, by the names, sizes and times of its files; None for a name on the hub.
+
+    Raises:
+        OSError: see `local_folder`.
+    """
+    folder = local_folder(pretrained)
+    if folder is None:
         return None
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in files]

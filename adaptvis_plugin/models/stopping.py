@@ -16,6 +16,8 @@ class StopStrings(StoppingCriteria):
     transformers' own `stop_strings` looks at the end of the whole sequence. There a prompt that ends in a line break
     and an answer that begins with one make `\n\n`, and the answer ends with its first token.
 
+    One instance is for one `generate` call: it takes what it is first given, but for the last token, for the prompt.
+
     Args:
         tokenizer: the model's.
         strings: the stop strings; none is empty.
@@ -26,16 +28,12 @@ class StopStrings(StoppingCriteria):
         self._strings = tuple(strings)
         # A token stands for at least one byte.
         self._reach = max(len(string.encode()) for string in strings) + _SLACK
-        self._before: torch.Tensor | None = None
-        self._prompt = 0
+        self._prompt: int | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         """Whether each row is done; `input_ids` has shape (rows, prompt and answer), the result (rows,)."""
-        # One answer may take several `generate` calls, with prompts of other widths. Each asks first after its first
-        # token, and its tokens do not go on from those seen last.
-        if self._before is None or not torch.equal(input_ids[:, :-1], self._before):
+        if self._prompt is None:
             self._prompt = input_ids.shape[1] - 1
-        self._before = input_ids
         tail = input_ids[:, max(self._prompt, input_ids.shape[1] - self._reach) :]
         texts = self._tokenizer.batch_decode(tail)
         done = [any(string in text for string in self._strings) for text in texts]

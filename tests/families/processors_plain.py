@@ -20,6 +20,10 @@ IDEFICS: dict[str, Any] = {
     ),
     "options": {"image_seq_len": 4},
 }
+LLAVA: dict[str, Any] = {
+    "picture": "<image>\n",
+    "options": {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
+}
 COHERE_TURN = (
     "{{ bos_token }}<|START_OF_TURN_TOKEN|><|USER_TOKEN|>",
     "<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
@@ -31,18 +35,16 @@ PROCESSORS: dict[str, Processor] = {
         "LlavaProcessor",
         {IMAGE: "<image>"},
         ("LlavaImageProcessor", CROPPED),
-        picture="<image>\n",
         names={"image_token": "<image>"},
-        options={"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
+        **LLAVA,
     ),
     "vipllava": Processor(
         "LlavaProcessor",
         {IMAGE: "<image>"},
         ("CLIPImageProcessor", CROPPED),
-        picture="<image>\n",
         turn=("###Human: ", "###Assistant:"),
         names={"image_token": "<image>"},
-        options={"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
+        **LLAVA,
     ),
     "gemma3": Processor(
         "Gemma3Processor",
@@ -62,27 +64,24 @@ PROCESSORS: dict[str, Processor] = {
         "LlavaNextProcessor",
         {IMAGE: "<image>"},
         ("LlavaNextImageProcessor", {**CROPPED, "image_grid_pinpoints": PINPOINTS}),
-        picture="<image>\n",
         turn=("[INST] ", " [/INST]"),
         names={"image_token": "<image>"},
-        options={"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
+        **LLAVA,
     ),
     "llava_next_video": Processor(
         "LlavaNextVideoProcessor",
         {IMAGE: "<image>", VIDEO: "<video>"},
         ("LlavaNextImageProcessor", {**CROPPED, "image_grid_pinpoints": PINPOINTS}),
-        picture="<image>\n",
         parts={"video_processor": ("LlavaNextVideoVideoProcessor", CROPPED)},
-        options={"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
         seed=4,
+        **LLAVA,
     ),
     "video_llava": Processor(
         "VideoLlavaProcessor",
         {IMAGE: "<image>", VIDEO: "<video>"},
         ("VideoLlavaImageProcessor", CROPPED),
-        picture="<image>\n",
         parts={"video_processor": ("VideoLlavaVideoProcessor", CROPPED)},
-        options={"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
+        **LLAVA,
     ),
     "internvl": Processor(
         "InternVLProcessor",
