@@ -19,11 +19,11 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from adaptvis_plugin.data.demo import caption, question, training_pairs
-from adaptvis_plugin.data.furniture import REFERENCES
+from adaptvis_plugin.data.demo.furniture import REFERENCES
+from adaptvis_plugin.data.demo.objects import OBJECTS
+from adaptvis_plugin.data.demo.rows import caption, question, training_pairs
+from adaptvis_plugin.data.demo.scenes import RELATIONS, SIZE
 from adaptvis_plugin.data.questions import paper_prompt
-from adaptvis_plugin.data.scenes import RELATIONS, SIZE
-from adaptvis_plugin.data.sprites import OBJECTS
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 ANSWERS = ("Left", "Right", "On", "Under", "left", "right", "on", "under", "Yes", "No")

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from transformers import LlavaProcessor
 
-from adaptvis_plugin.data.demo import caption, question, training_pairs
-from adaptvis_plugin.data.furniture import REFERENCES
+from adaptvis_plugin.data.demo.furniture import REFERENCES
+from adaptvis_plugin.data.demo.objects import OBJECTS
+from adaptvis_plugin.data.demo.rows import caption, question, training_pairs
+from adaptvis_plugin.data.demo.scenes import RELATIONS, SIZE, Placement, Scene, draw_room, draw_scene, place
 from adaptvis_plugin.data.questions import paper_prompt
-from adaptvis_plugin.data.scenes import RELATIONS, SIZE, Placement, Scene, draw_room, draw_scene, place
-from adaptvis_plugin.data.sprites import OBJECTS
 
 # As in real training data, two relations are familiar and two are not.
 FREQUENCY = {"left": 0.44, "right": 0.44, "on": 0.06, "under": 0.06}

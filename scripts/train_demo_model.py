@@ -39,9 +39,9 @@ from transformers import (
     LlavaProcessor,
 )
 
-from adaptvis_plugin.data.demo import DemoRow, demo_rows
+from adaptvis_plugin.data.demo.rows import DemoRow, demo_rows
+from adaptvis_plugin.data.demo.scenes import RELATIONS
 from adaptvis_plugin.data.questions import paper_prompt
-from adaptvis_plugin.data.scenes import RELATIONS
 
 OUT = Path(__file__).resolve().parents[1] / "adaptvis_plugin" / "models" / "demo"
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from adaptvis_plugin.cli.data import app
 from adaptvis_plugin.data import DataError, Provenance, authors_split, fetch, load_table, prepare, status, vsr
-from adaptvis_plugin.data.commands import app
 from adaptvis_plugin.data.questions import agreement, read_questions
 from adaptvis_plugin.data.settings import load_sources
 from adaptvis_plugin.data.tables import WHATSUP

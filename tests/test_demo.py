@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
-from adaptvis_plugin.data.demo import DemoRow, demo_boxes, demo_rows, held_out_pairs, training_pairs
-from adaptvis_plugin.data.furniture import REFERENCES
-from adaptvis_plugin.data.scenes import RELATIONS, SIZE
-from adaptvis_plugin.data.sprites import OBJECTS
+from adaptvis_plugin.data.demo.furniture import REFERENCES
+from adaptvis_plugin.data.demo.objects import OBJECTS
+from adaptvis_plugin.data.demo.rows import DemoRow, demo_boxes, demo_rows, held_out_pairs, training_pairs
+from adaptvis_plugin.data.demo.scenes import RELATIONS, SIZE
 from adaptvis_plugin.models.prompts import chat_text, paper_text
 from adaptvis_plugin.paths import DEMO_MODEL
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from adaptvis_plugin.data.demo import demo_rows
+from adaptvis_plugin.data.demo.rows import demo_rows
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import AdaptVis, Baseline, ScalingVis
 from adaptvis_plugin.models import find_preset, load_preset

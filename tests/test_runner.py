@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from adaptvis_plugin.data.demo import DemoRow, demo_rows
+from adaptvis_plugin.data.demo.rows import DemoRow, demo_rows
 from adaptvis_plugin.decoding import NonFiniteLogitsError
 from adaptvis_plugin.models.runner import Question, Runner, Setup
 from adaptvis_plugin.paths import DEMO_MODEL
@@ -21,7 +21,7 @@ END, LINE_BREAK, BED, VOCABULARY = 1, 203, 427, 500
 
 OUT_OF_MEMORY = """
 import re, resource
-from adaptvis_plugin.data.demo import demo_rows
+from adaptvis_plugin.data.demo.rows import demo_rows
 from adaptvis_plugin.models.runner import Question, Runner, Setup
 
 setup = Setup.create("scalingvis", "demo", None, None, {"alpha": 0.5})

@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 WHATSUP = ("controlled_a", "controlled_b", "coco_one", "coco_two", "vg_one", "vg_two")
 TABLES = (*WHATSUP, "vsr", "demo")
-_DRAWING = ("demo", "furniture", "pen", "scenes", "sprites")
 GROUPS = {"whatsup": WHATSUP, "all": TABLES}
 
 
@@ -158,14 +157,14 @@ def _files(name: str, folder: Path, sources: Sources) -> list[Path]:
 
 
 def _demo_source() -> str:
-    code = [Path(__file__).with_name(f"{module}.py") for module in _DRAWING]
+    code = sorted((Path(__file__).parent / "demo").glob("*.py"))
     return f"drawn by adaptvis ({hashlib.sha256(b''.join(path.read_bytes() for path in code)).hexdigest()[:8]})"
 
 
 def _make(name: str, source: Path | None) -> None:
     sources = load_sources()
     if name == "demo":
-        from adaptvis_plugin.data.demo import demo_rows
+        from adaptvis_plugin.data.demo.rows import demo_rows
 
         rows = demo_rows()
         cache.write_table(rows, Provenance("demo", len(rows), _demo_source(), "template", (), None))

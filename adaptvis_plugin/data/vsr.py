@@ -12,17 +12,31 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from adaptvis_plugin.data import cache, fetch, files
 from adaptvis_plugin.data.cache import DataError, Provenance
+from adaptvis_plugin.data.dataset import DataSet, Source
 from adaptvis_plugin.data.settings import Sources
 from adaptvis_plugin.data.splits import authors_split
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Vsr(DataSet):
+    """VSR zero-shot test."""
+
+    def sources(self, folder: Path | None) -> Iterable[Source]:
+        """Yield the folder, or the Hub data set and then the authors' repository."""
+        raise NotImplementedError
+
+
+DATA_SETS = (Vsr("vsr", "vsr", "VSR_QA", "vsr"),)
 
 IMAGES = "vsr-images"
 _TASK = "Determine whether the description about the spatial relationship is correct or not. Answer with yes or no:"

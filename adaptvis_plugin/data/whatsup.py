@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adaptvis_plugin.data import cache, fetch, files, pictures
 from adaptvis_plugin.data.annotations import Picture
 from adaptvis_plugin.data.cache import DataError, Provenance
+from adaptvis_plugin.data.dataset import DataSet, Source
 from adaptvis_plugin.data.pictures import Rows
 from adaptvis_plugin.data.questions import Question, agreement, object_key, read_questions, write_questions
 from adaptvis_plugin.data.settings import Sources, Subset
 from adaptvis_plugin.data.splits import authors_split
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WhatsUp(DataSet):
+    """One subset of WhatsUp."""
+
+    def sources(self, folder: Path | None) -> Iterable[Source]:
+        """Yield the folder, or the Hub data sets and then the authors' archives."""
+        raise NotImplementedError
+
+
+DATA_SETS = tuple(
+    WhatsUp(name, f"whatsup_{name}", vlmevalkit, "whatsup")
+    for name, vlmevalkit in {
+        "controlled_a": "WhatsUp_Controlled_A",
+        "controlled_b": "WhatsUp_Controlled_B",
+        "coco_one": "WhatsUp_COCO_One",
+        "coco_two": "WhatsUp_COCO_Two",
+        "vg_one": "WhatsUp_VG_One",
+        "vg_two": "WhatsUp_VG_Two",
+    }.items()
+)
 
 
 def make(name: str, folder: Path | None, sources: Sources) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from adaptvis_plugin.data.registry import data_sets
 from adaptvis_plugin.methods import build_method, hyper_parameters
 from adaptvis_plugin.paths import CONFIGS
-from adaptvis_plugin.vlmevalkit.names import TASKS
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -145,10 +145,11 @@ def _check_task(task: str) -> None:
     Raises:
         ValueError: for the name of a split, or VLMEvalKit's name for a task of this plugin.
     """
-    right = TASKS.get(task) or _without_split(task)
+    tasks = {data_set.vlmevalkit: data_set.task for data_set in data_sets().values()}
+    right = tasks.get(task) or _without_split(task)
     if right != task:
         raise ValueError(f"{task}: this key is never looked up; write {right}, which stands for its splits too")
-    if task not in TASKS.values() and (near := difflib.get_close_matches(task.casefold(), TASKS.values(), 1, ALIKE)):
+    if task not in tasks.values() and (near := difflib.get_close_matches(task.casefold(), tasks.values(), 1, ALIKE)):
         _warn_of_misspelt(task, near[0])
 
 

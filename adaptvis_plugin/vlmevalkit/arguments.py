@@ -8,7 +8,7 @@ from adaptvis_plugin.methods import METHODS
 from adaptvis_plugin.models.loading import check_pretrained
 from adaptvis_plugin.models.options import Loading
 from adaptvis_plugin.models.runner import Setup, positive
-from adaptvis_plugin.vlmevalkit.names import OTHER_TOKENS, PAPER_TOKENS, TASKS
+from adaptvis_plugin.vlmevalkit.names import OTHER_TOKENS, own_data_sets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +61,13 @@ class Arguments(Loading):
 
     def task(self, dataset: str) -> str:
         """The name under which a preset has settings for a data set: this plugin's task, or the data set's own name."""
-        return TASKS.get(dataset, dataset)
+        own = own_data_sets().get(dataset)
+        return own.task if own else dataset
 
     def tokens(self, dataset: str) -> int:
         """The longest answer on a data set."""
-        return self.max_new_tokens or PAPER_TOKENS.get(dataset, OTHER_TOKENS)
+        own = own_data_sets().get(dataset)
+        return self.max_new_tokens or (own.max_new_tokens if own else OTHER_TOKENS)
 
     def settings(self, dataset: str) -> dict[str, Any]:
         """All that decides the answers on a data set.

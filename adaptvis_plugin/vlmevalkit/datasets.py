@@ -15,7 +15,7 @@ from vlmeval.dataset.image_base import ImageBaseDataset
 from adaptvis_plugin.data import load_table
 from adaptvis_plugin.data.questions import with_whole_prompt
 from adaptvis_plugin.scoring import vsr, whatsup
-from adaptvis_plugin.vlmevalkit.names import TASKS, table_of
+from adaptvis_plugin.vlmevalkit.names import own_data_sets
 
 Rows = Sequence[Mapping[str, Any]]
 _COLUMNS = ("question", "prompt", "options", "answer", "relation", "set_id", "pair_id", "split")
@@ -37,7 +37,7 @@ class TableDataset(ImageBaseDataset):
         Raises:
             DataError: if the data cannot be had or is not what it should be.
         """
-        table = load_table(table_of(dataset)).cast_column("image", datasets.Image(decode=False))
+        table = load_table(own_data_sets()[dataset].name).cast_column("image", datasets.Image(decode=False))
         folder = Path(self.img_root)
         folder.mkdir(parents=True, exist_ok=True)
         rows = []
@@ -96,7 +96,7 @@ class WhatsUpDataset(TableDataset):
 
     TYPE = "VQA"
     SUFFIX = "acc"
-    DATASET_URL = {name: "" for name in TASKS if name != "VSR_QA"}  # noqa: RUF012
+    DATASET_URL = {name: "" for name, own in own_data_sets().items() if own.scoring == "whatsup"}  # noqa: RUF012
     HEADLINE = ("Overall", "pair_acc", "set_acc", "strict_acc")
 
     def scores(self, rows: Rows) -> dict[str, float]:
@@ -115,7 +115,7 @@ class VSRDataset(TableDataset):
 
     TYPE = "Y/N"
     SUFFIX = "score"
-    DATASET_URL = {"VSR_QA": ""}  # noqa: RUF012
+    DATASET_URL = {name: "" for name, own in own_data_sets().items() if own.scoring == "vsr"}  # noqa: RUF012
     HEADLINE = ("Overall", "standard_f1", "authors_f1")
 
     def scores(self, rows: Rows) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from adaptvis_plugin.data import prepare
 from adaptvis_plugin.vlmevalkit.arguments import Arguments
-from adaptvis_plugin.vlmevalkit.names import TASKS, table_of
+from adaptvis_plugin.vlmevalkit.names import own_data_sets
 from adaptvis_plugin.vlmevalkit.registration import Framework, runner
 from adaptvis_plugin.vlmevalkit.trace import Trace, made_with
 
@@ -47,7 +47,8 @@ def launch(framework: Framework, arguments: list[str], model_args: Mapping[str, 
             for dataset in data:
                 settings = _named(name, Arguments.parse(**keywords), dataset)
                 Trace(work_dir / name, name, dataset).check(settings)
-    prepare(dict.fromkeys(table_of(dataset) for dataset in data.values() if dataset in TASKS))
+    own = own_data_sets()
+    prepare(dict.fromkeys(own[dataset].name for dataset in data.values() if dataset in own))
     start = datetime.now().astimezone()
     with _registered({name: keywords for name, keywords in models.items() if keywords is not None and model_args}):
         run.main()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from adaptvis_plugin.data.pen import (
+from adaptvis_plugin.data.demo.drawing import (
     BLUE,
     BRIGHT,
     BROWN,

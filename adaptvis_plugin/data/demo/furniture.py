@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from adaptvis_plugin.data.pen import Colour, Pen, shade
+from adaptvis_plugin.data.demo.drawing import Colour, Pen, shade
 
 WOODS: tuple[Colour, ...] = ((150, 98, 56), (184, 132, 80), (112, 70, 44), (206, 168, 118))
 FABRICS: tuple[Colour, ...] = ((72, 104, 140), (150, 70, 66), (96, 122, 84), (120, 96, 140), (196, 150, 84))

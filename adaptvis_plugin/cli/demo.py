@@ -33,7 +33,7 @@ def demo(
     if importlib.util.find_spec("lmms_eval") is None:
         typer.echo("adaptvis demo runs lmms-eval, which is not installed: pip install lmms-eval", err=True)
         raise typer.Exit(1)
-    from adaptvis_plugin.lmms_eval.picture import draw_answers
+    from adaptvis_plugin.analysis.answers import draw_answers
 
     console = Console()
     runs, answers = [], []

@@ -13,10 +13,10 @@ from typing import TypedDict
 
 from PIL import Image
 
-from adaptvis_plugin.data.furniture import REFERENCES
+from adaptvis_plugin.data.demo.furniture import REFERENCES
+from adaptvis_plugin.data.demo.objects import OBJECTS
+from adaptvis_plugin.data.demo.scenes import RELATIONS, Box, Placement, draw_room, draw_scene, place
 from adaptvis_plugin.data.questions import paper_prompt
-from adaptvis_plugin.data.scenes import RELATIONS, Box, Placement, draw_room, draw_scene, place
-from adaptvis_plugin.data.sprites import OBJECTS
 
 SEED = 2503
 SCENES_PER_PAIR = 5

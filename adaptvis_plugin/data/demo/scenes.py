@@ -12,9 +12,9 @@ from random import Random
 
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
-from adaptvis_plugin.data.furniture import REFERENCES, Piece
-from adaptvis_plugin.data.pen import GREEN, WHITE, Colour, Pen, shade
-from adaptvis_plugin.data.sprites import OBJECTS
+from adaptvis_plugin.data.demo.drawing import GREEN, WHITE, Colour, Pen, shade
+from adaptvis_plugin.data.demo.furniture import REFERENCES, Piece
+from adaptvis_plugin.data.demo.objects import OBJECTS
 
 SIZE = 128
 RELATIONS = ("left", "right", "on", "under")
