@@ -1,4 +1,4 @@
-"""The demo model before training: its tokenizer, processor and architecture, and how it is saved."""
+"""The demo model: its tokenizer, processor and architecture before training, and how to save it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CHAT_TEMPLATE = (
 
 
 def build_processor() -> LlavaProcessor:
-    """A byte-level BPE tokenizer that knows the questions' words, with LLaVA's image processor and template."""
+    """Build a byte-level BPE tokenizer for the words of the questions, with LLaVA's image processor and template."""
     corpus = [wrap(question(n, r)) for n in OBJECTS for r in REFERENCES for wrap in (paper_prompt, chat_prompt)]
     corpus += [chat_prompt(judging_question(caption(n, w, r))) for n, r in training_pairs() for w in RELATIONS]
     corpus += [naming_question(w, r) for w in RELATIONS for r in REFERENCES]
@@ -79,13 +79,13 @@ def build_processor() -> LlavaProcessor:
         tokenizer=fast,
         patch_size=PATCH,
         vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,  # the tower's CLS token, which the "default" strategy drops again
+        num_additional_image_tokens=1,  # the tower's CLS token, which the "default" strategy drops
         chat_template=CHAT_TEMPLATE,
     )
 
 
 def build_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
-    """LLaVA-1.5's architecture with about two million parameters."""
+    """Build a randomly initialized model of LLaVA-1.5's architecture with about two million parameters."""
     tokenizer: Any = processor.tokenizer
     ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     config = LlavaConfig(
@@ -94,6 +94,7 @@ def build_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
             num_hidden_layers=4, num_attention_heads=4, projection_dim=128,
         ),
         text_config=LlamaConfig(
+            architectures=["LlamaForCausalLM"],  # as on the Hub: vLLM chooses the text decoder by it
             vocab_size=len(tokenizer), hidden_size=128, intermediate_size=352, num_hidden_layers=4,
             num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=2048, rms_norm_eps=1e-5,
             initializer_range=0.06,
@@ -101,7 +102,7 @@ def build_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
         ),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=IMAGE_TOKENS,
-        # LLaVA-1.5 reads the last layer but one, which in a tower trained here would leave the last layer untrained.
+        # LLaVA-1.5 reads the second-to-last layer. In a tower trained here, that would leave the last one untrained.
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
     )  # fmt: skip
@@ -113,8 +114,15 @@ def build_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
 
 
 def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
-    """Write 16-bit weights (the size allowed) and have them loaded as 32-bit floats by default."""
-    model.half().save_pretrained(folder)
+    """Save a checkpoint with 16-bit weights, to keep it small, that loads as 32-bit floats by default.
+
+    Its tensors have the names of the LLaVA-1.5 checkpoints on the Hub, so that other engines can read it.
+    transformers writes all of these names itself, except for the `vision_model` level of a vision tower that was not
+    loaded from a checkpoint.
+    """
+    tower = "model.vision_tower."
+    weights = {name.replace(tower, f"{tower}vision_model."): tensor for name, tensor in model.half().state_dict().items()}
+    model.save_pretrained(folder, state_dict=weights)
     processor.save_pretrained(folder)
     path = folder / "config.json"
     config = json.loads(path.read_text())
