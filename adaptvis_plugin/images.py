@@ -1,4 +1,4 @@
-"""Decoding pictures so that a damaged one is an error, and turning them into RGB, in one way everywhere."""
+"""Decode pictures so that a damaged one is an error, and convert them to RGB in the same way everywhere."""
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -9,11 +9,11 @@ _WHITE = 65535
 def decode(image: Image.Image) -> Image.Image:
     """Decode an opened picture completely, in place.
 
-    Pillow fills the missing part of a truncated file with grey if `ImageFile.LOAD_TRUNCATED_IMAGES` is set, and
-    lmms-eval sets it for the whole process. A model would be asked about a picture that is not there.
+    lmms-eval sets `ImageFile.LOAD_TRUNCATED_IMAGES` for the whole process. Pillow then fills the missing part of a
+    truncated file with grey, and the model would be asked about a picture that it does not see.
 
     Raises:
-        OSError, SyntaxError, ValueError: if the file is damaged or cut short.
+        OSError, SyntaxError, ValueError: If the file is damaged or truncated.
     """
     lenient = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -25,22 +25,22 @@ def decode(image: Image.Image) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture as RGB with 8 bits a channel, upright; the one given is decoded and otherwise left as it is.
+    """Convert a picture to upright RGB with 8 bits a channel; the given picture is decoded but not changed.
 
-    - An EXIF orientation is applied, as `datasets` and transformers' `load_image` do.
-    - Greyscale with 16 bits (modes ``I;16…``, and ``I``, as which Pillow may open such a file) is scaled: 0 is black
-      and 65535 white in every picture. Pillow's own conversion clips at 255, which turns such a picture white.
-    - Every other mode is converted as ``convert("RGB")`` does, which is what the benchmarks' own code and
-      transformers do: transparency (RGBA, LA, a palette's) is dropped and the colour beneath it shown.
+    - The EXIF orientation is applied, as in `datasets` and transformers' `load_image`.
+    - Greyscale with 16 bits is scaled: 0 is black and 65535 is white in every picture. Pillow opens such a file in a
+      mode ``I;16…`` or in mode ``I``. Its own conversion clips at 255 and turns most of the picture white.
+    - Every other mode is converted by ``convert("RGB")``, as in the benchmarks' own code and in transformers.
+      Transparency (of RGBA, LA or a palette) is dropped, and the colour beneath it shows.
 
     Raises:
-        OSError, SyntaxError, ValueError: if it is damaged or cut short; or its values have no known black and white:
-            floating-point numbers (mode ``F``), or whole numbers outside of 0 to 65535.
+        OSError, SyntaxError, ValueError: If the picture is damaged or truncated, or if it is not known which of its
+            values are black and white: floating-point numbers (mode ``F``), or integers outside of 0 to 65535.
     """
     image = ImageOps.exif_transpose(decode(image))
     if image.mode == "F":
         raise ValueError(
-            "its values are floating-point numbers (mode F), of which none is known to be white; save it "
+            "its values are floating-point numbers (mode F), and it is not known which of them is white; save it "
             "with 8 or 16 bits a channel"
         )
     if image.mode.startswith("I"):
@@ -49,12 +49,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Greyscale of 16 bits, scaled to 8."""
+    """Scale greyscale from 16 bits to 8."""
     values = np.asarray(image)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > _WHITE:
         raise ValueError(
-            f"its grey values go from {low} to {high}, but only 0 (black) to {_WHITE} (white) are understood; save it "
+            f"its grey values go from {low} to {high}, but must be from 0 (black) to {_WHITE} (white); save it "
             "with 8 or 16 bits a channel"
         )
     return Image.fromarray(((values.astype(np.uint32) * 255 + _WHITE // 2) // _WHITE).astype(np.uint8))

@@ -121,8 +121,9 @@ def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder
     loaded from a checkpoint.
     """
     tower = "model.vision_tower."
-    weights = {name.replace(tower, f"{tower}vision_model."): tensor for name, tensor in model.half().state_dict().items()}
-    model.save_pretrained(folder, state_dict=weights)
+    tensors = model.half().state_dict()
+    renamed = {name.replace(tower, f"{tower}vision_model."): tensor for name, tensor in tensors.items()}
+    model.save_pretrained(folder, state_dict=renamed)
     processor.save_pretrained(folder)
     path = folder / "config.json"
     config = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Scoring: answer matching and the metrics of WhatsUp and VSR. Knows no model and no framework."""
+"""Answer matching and the metrics of WhatsUp and VSR, independent of models and frameworks."""
 
 from adaptvis_plugin.scoring.matching import Rule, matches, named_relations
 from adaptvis_plugin.scoring.phrases import SYNONYMS

@@ -1,8 +1,8 @@
 """The words of the strict rule: what names a relation, what only looks like a name, and why.
 
-Texts are compared in lower case, with one space for every run of spaces, hyphens, underscores and asterisks. The
-right-hand sides of `NOTHING` and `NEGATIONS` are for the reader. Answers that a person judged hold the tables to
-what they say (`tests/data/judged_answers.csv`); a new entry belongs there, too, with what it must not catch.
+Texts are compared in lower case; each run of spaces, hyphens, underscores and asterisks counts as one space. The values
+of `LOOKALIKES` and `NEGATIONS` are only for the reader. The tables are tested on answers that a person judged
+(`tests/data/judged_answers.csv`). For a new entry, add an answer that it must catch and one that it must not.
 """
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -78,8 +78,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "further from the camera": ("behind",),
     "further from the viewer": ("behind",),
 }
-"""What an answer may say -> the relations it may mean; `matches` needs every name in it to allow the
-label's."""
+"""A name in an answer -> the relations that it may mean. `matches` requires that each name may mean the label."""
 
 WHOLE_ANSWERS: dict[str, str] = {
     "back": "behind",
@@ -89,7 +88,7 @@ WHOLE_ANSWERS: dict[str, str] = {
     "higher": "above",
     "down": "below",
 }
-"""Words that name a relation only where they are the whole answer: "Back", but not "the back of the chair"."""
+"""Words that name a relation only if they are the whole answer: "Back", but not "the back of the chair"."""
 
 _END = r"(?= ?(?:[.,;:!?)]|$))"
 _SIDES = (
@@ -102,14 +101,14 @@ _THE = r"(?<!\bthe )(?<!\bits )(?<!\byour )(?<!\bmy )(?<!'s )(?<!\btop )(?<!\bbo
 INTENSIFIED = (
     r"\b(?:the )?(?:far|very|immediate|extreme|direct|absolute) (?=(?:left|right|front|back|top|bottom|rear)\b)"
 )
-"""What is read as "the": "on the far left"."""
+"""What is read as "the", as in "on the far left"."""
 
-NOTHING: dict[str, str] = {
+LOOKALIKES: dict[str, str] = {
     # on
     rf"on(?= {_OF}{_SIDES})": "the preposition of a side belongs to the side: on the table's left side",
-    r"on (?:\w+ ){0,2}sides?": "a side that has no name: on the other side",
+    r"on (?:\w+ ){0,2}sides?": "a side without a name: on the other side",
     r"on (?:(?:the|a) )?(?:\w+ )?(?:floor|ground|wall|ceiling|carpet|rug|street|road|sidewalk|pavement|grass|lawn)": (
-        "where things stand or hang, not the thing asked about: on the floor, under the table"
+        "the surface, not the thing asked about: on the floor, under the table"
     ),
     r"on (?:the|this) (?:image|photo|photograph|picture|screen)": "the picture, not a place in it",
     r"on (?:the|its|his|her) back": "a part of the thing: on the back of the chair",
@@ -122,7 +121,9 @@ NOTHING: dict[str, str] = {
     r"(?:up)?on (?:display|fire|average|time|purpose|the contrary|the whole|the phone|(?:the )?(?:one|other) hand)": (
         "a set phrase with on"
     ),
-    r"(?:up)?on (?:close|closer|careful|further|examin\w+|inspect\w+|look\w*|observ\w+|review\w+|analy\w+)": "a look",
+    r"(?:up)?on (?:close|closer|careful|further|examin\w+|inspect\w+|look\w*|observ\w+|review\w+|analy\w+)": (
+        "a way of looking: on closer inspection"
+    ),
     # right
     rf"{_THE}right(?= (?:next|beside|by|near|behind|in(?! relation)|on|at|against|above|over|below|beneath|under"
     r"|underneath|there|here|now|away|after|to the left)\b)": "strengthens the next word: right behind",
@@ -170,11 +171,11 @@ NOTHING: dict[str, str] = {
         "a thing: front door, back seat"
     ),
     r"(?:reason|idea|story|logic) behind|behind the (?:camera|wheel|scenes?)": "a set phrase",
-    # words that deny elsewhere
+    # words that deny in other places
     r"(?:^|(?<=[.!?] ))(?:is|are|where|does)\b[^.!?]*\?(?= ?\w)": "a question that the answer repeats",
     r"no doubt|without (?:a |any )?doubt|not only": "denies nothing",
 }
-"""What looks like a name or a denial and is none (a regular expression, from word to word) -> why."""
+"""What looks like a name or a denial but is not one (a regular expression for whole words) -> the reason."""
 
 NEGATIONS: dict[str, str] = {
     r"not|never|no longer|nor|neither|cannot|can't|\w+n't|hardly|barely": "not on the table",
@@ -182,10 +183,10 @@ NEGATIONS: dict[str, str] = {
     r"whether|if": "it is unclear whether it is on the table",
     r"opposite of|instead of|rather than|anything but|far from|used to": "left rather than right",
 }
-"""What denies a relation that comes after it in the same clause (a regular expression) -> an example."""
+"""What denies a relation later in the same clause (a regular expression) -> an example."""
 
 CLAUSE_END = r"[.,;:!?()\u2014]|\b(?:(?<!anything )but|and|because|since|so)\b"
-"""Where the reach of a denial ends."""
+"""Where a denial stops applying."""
 
 CORRECTIONS = r"\b(?:(?:wait|actually|correction|i mean|sorry|answer is)\b|answer:)"
-"""What makes an answer of the words after it, where these name anything: "Left. No, wait, right"."""
+"""If the words after this name a relation, only they count: "Left. No, wait, right"."""

@@ -1,6 +1,6 @@
-"""Metrics of VSR (Liu et al., TACL 2023): a yes/no question whether a caption describes the picture.
+"""Metrics of VSR (Liu et al., TACL 2023), which asks whether a caption describes the picture: yes or no.
 
-A row is a mapping with ``answer`` ("Yes" or "No"), ``generation`` and ``relation``. All values lie in 0..1.
+A row is a mapping with ``answer`` ("Yes" or "No"), ``generation`` and ``relation``. All metrics are in [0, 1].
 """
 
 import re
@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
-from adaptvis_plugin.scoring.matching import corrected, plain
+from adaptvis_plugin.scoring.matching import corrected, normalized
 
 Row = Mapping[str, Any]
 
@@ -36,11 +36,10 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
         "unallocated": "beyond, next to, opposite to, after, among, enclosed by",
     }.items()
 }
-"""The seven categories of the VSR paper, from their `rel_meta_category_dict.txt`. It lists "among" twice,
-and their script lets the later entry, unallocated, win."""
+"""The seven categories of the VSR paper, from the authors' `rel_meta_category_dict.txt`. That file lists "among" twice;
+as in the authors' script, the later entry (unallocated) counts."""
 
 _CATEGORY = {relation: category for category, relations in CATEGORIES.items() for relation in relations}
-
 
 YES_NO: dict[str, bool] = {
     "yes": True,
@@ -51,18 +50,18 @@ YES_NO: dict[str, bool] = {
     "nope": False,
     "nah": False,
 }
-"""Words that are the answer wherever they stand."""
+"""Words that answer the question anywhere in an answer."""
 
-VERDICTS: dict[str, bool] = {
+TRUTH_WORDS: dict[str, bool] = {
     r"true|correct|correctly|accurate|accurately|valid|consistent|fit|fits|match|matches|agree": True,
     r"(?:is|are|seems|looks|that's|you're|not|\w+n't) right(?= ?(?:[.,;:!]|$))": True,
     r"untrue|false|incorrect|incorrectly|inaccurate|invalid|inconsistent|wrong|mismatch|disagree": False,
 }
-"""What an answer without such a word may say of the caption; the opposite where a clause denies it."""
+"""What counts in an answer without a word of `YES_NO`; it means the opposite if its clause denies it."""
 
 WHOLE_ANSWERS: dict[str, bool] = {
-    answer: said
-    for said, answers in {
+    answer: meaning
+    for meaning, answers in {
         True: (
             "y; sure; sure, it is; indeed; absolutely; certainly; definitely; exactly; right; affirmative; of course; "
             "of course it is; it is; it does; they are; i think so; i believe so; i guess so"
@@ -75,33 +74,35 @@ WHOLE_ANSWERS: dict[str, bool] = {
     }.items()
     for answer in answers.split("; ")
 }
-"""Answers that say it without any such word, and only where they are all there is."""
+"""Phrases that mean yes or no only if they are the whole answer."""
 
-NOTHING: dict[str, str] = {
+UNDECIDED: dict[str, str] = {
     r"no (?:doubt|problem|question|comment|longer|other|one|more|less)": "a set phrase: yes, no doubt",
     r"(?:is|are|was|were|there's|has|have|had|shows?|see|with|contains?) no(?= \w)": (
-        "says what there is; what follows for the caption is left to the reader: there is no cat"
+        "describes the picture and does not judge the caption: there is no cat"
     ),
-    r"yes ?(?:and|or|/|nor) ?no|no ?(?:or|/) ?yes": "both, or the question's own words",
-    r"(?:true|correct|right|accurate|matches) or (?:not|false|incorrect|wrong|inaccurate)": "the question's own words",
+    r"yes ?(?:and|or|/|nor) ?no|no ?(?:or|/) ?yes": "both, or a repetition of the question",
+    r"(?:true|correct|right|accurate|matches) or (?:not|false|incorrect|wrong|inaccurate)": (
+        "a repetition of the question"
+    ),
     r"(?:is|are|does) [^.!?]*\?": "a question",
-    r"the (?:correct|true|right|accurate|wrong) \w+": "of something else: the correct position",
-    r"wrong (?:side|way|place|direction)": "of something else",
-    r"(?:partially|partly|half|somewhat|almost) (?:true|correct|right|accurate)": "neither the one nor the other",
+    r"the (?:correct|true|right|accurate|wrong) \w+": "about something else: the correct position",
+    r"wrong (?:side|way|place|direction)": "about something else",
+    r"(?:partially|partly|half|somewhat|almost) (?:true|correct|right|accurate)": "neither true nor false",
     r"(?:whether|if|neither|nor|not (?:sure|certain|clear)|unsure|unclear)\b[^.,;:!?]*": "a doubt",
     r"(?:cannot|can't|can not|unable to) (?:tell|say|see|determine|confirm|verify|answer|judge|know)\b[^.,;:!?]*": (
         "a doubt"
     ),
 }
-"""What says neither yes nor no (a regular expression, from word to word) -> why."""
+"""What means neither yes nor no (a regular expression for whole words) -> the reason."""
 
 _YES_NO = re.compile(rf"\b(?:{'|'.join(YES_NO)})\b")
-_NOTHING = re.compile("|".join(rf"(?<!\w)(?:{phrase})(?!\w)" for phrase in NOTHING))
+_UNDECIDED = re.compile("|".join(rf"(?<!\w)(?:{phrase})(?!\w)" for phrase in UNDECIDED))
 _NEGATED = re.compile(r"\b(?:not|never|cannot|\w+n't)\b[^.,;:!?]*$")
 
 
 class Scores(TypedDict):
-    """All VSR metrics at once; see `score`."""
+    """All VSR metrics; see `score`."""
 
     accuracy: float
     precision: float
@@ -113,10 +114,10 @@ class Scores(TypedDict):
 
 
 def category(relation: str) -> str:
-    """The category of a VSR relation.
+    """Return the category of a VSR relation.
 
     Raises:
-        ValueError: The relation is not one of VSR's.
+        ValueError: If the relation is not one of VSR's.
     """
     try:
         return _CATEGORY[relation.strip().lower()]
@@ -126,34 +127,34 @@ def category(relation: str) -> str:
 
 
 def yes_or_no(generation: str) -> bool | None:
-    """Yes -> True, no -> False, None for an answer that says neither or both; whole words, any case.
+    """Return True for yes, False for no, and None for an answer that says neither or both.
 
-    What the answer says of the caption counts, by `YES_NO`, or by `VERDICTS` where it has no such word. What a
-    reader would have to conclude does not: "There is no cat" and "The cat is under the mat" say neither.
+    Only whole words count, in any case: those of `YES_NO` or, in an answer without one, those of `TRUTH_WORDS`. An
+    answer from which a reader could only infer yes or no says neither: "There is no cat", "The cat is under the mat".
     """
-    text = plain(generation)
-    said = _said(corrected(text))
-    return _said(text) if said is None else said
+    text = normalized(generation)
+    answer = _yes_or_no_in(corrected(text))
+    return _yes_or_no_in(text) if answer is None else answer
 
 
-def _said(text: str) -> bool | None:
+def _yes_or_no_in(text: str) -> bool | None:
     text = text.strip(" .!")
     if text in WHOLE_ANSWERS:
         return WHOLE_ANSWERS[text]
-    text = _NOTHING.sub("~", text)
-    said = {YES_NO[word[0]] for word in _YES_NO.finditer(text)}
-    if not said:
-        for verdict, value in VERDICTS.items():
-            for found in re.finditer(rf"\b(?:{verdict})\b", text):
-                said.add(value is not bool(_NEGATED.search(text[: found.end()])))
-    return said.pop() if len(said) == 1 else None
+    text = _UNDECIDED.sub("~", text)
+    answers = {YES_NO[word[0]] for word in _YES_NO.finditer(text)}
+    if not answers:
+        for words, meaning in TRUTH_WORDS.items():
+            for found in re.finditer(rf"\b(?:{words})\b", text):
+                answers.add(meaning is not bool(_NEGATED.search(text[: found.end()])))
+    return answers.pop() if len(answers) == 1 else None
 
 
 def is_true(answer: str) -> bool:
-    """The answer column as a truth value.
+    """Return the answer column as a truth value.
 
     Raises:
-        ValueError: The answer is neither "Yes" nor "No".
+        ValueError: If the answer is neither "Yes" nor "No".
     """
     truth = {"yes": True, "no": False}.get(answer.strip().lower())
     if truth is None:
@@ -162,37 +163,38 @@ def is_true(answer: str) -> bool:
 
 
 def is_correct(row: Row) -> bool:
-    """Whether a row is answered right; an answer that is neither yes nor no is wrong."""
+    """Return whether a row's answer is right; an answer that is neither yes nor no is wrong."""
     return yes_or_no(row["generation"]) is is_true(row["answer"])
 
 
 def is_correct_authors(row: Row) -> bool:
-    """The rule of Chen et al.: a true caption needs "Yes" in the answer, a false one "No", case-sensitively.
+    """Return whether an answer is right by the rule of Chen et al.
 
-    So "yes" in lower case is wrong, and "None of them" is a right "No".
+    A true caption needs "Yes" in the answer and a false one "No", both with the capital. So "yes" is always wrong, and
+    "None of them" counts as "No".
     """
     return ("Yes" if is_true(row["answer"]) else "No") in row["generation"]
 
 
 def score(rows: Iterable[Row]) -> Scores:
-    """All VSR metrics.
+    """Compute all VSR metrics.
 
-    ``accuracy``, ``precision``, ``recall`` and ``standard_f1`` are the textbook ones with yes as the
-    positive class; a ratio without a denominator is 0. ``neither`` is the share of answers that are neither
-    yes nor no, which count as wrong. ``authors_acc`` uses `is_correct_authors`; ``authors_f1`` is what Chen
-    et al. report as F1: the harmonic mean of the true-positive and the true-negative rate under that rule.
+    ``accuracy``, ``precision``, ``recall`` and ``standard_f1`` are the textbook metrics with yes as the positive class;
+    a ratio with denominator 0 is 0. ``neither`` is the share of answers that are neither yes nor no; they count as
+    wrong. ``authors_acc`` uses `is_correct_authors`. ``authors_f1`` is what Chen et al. report as F1: the harmonic mean
+    of the true-positive and the true-negative rate under that rule.
 
     Raises:
-        ValueError: There are no rows.
+        ValueError: If there are no rows.
     """
     rows = list(rows)
     if not rows:
         raise ValueError("No rows to score.")
-    said = [yes_or_no(row["generation"]) for row in rows]
+    answers = [yes_or_no(row["generation"]) for row in rows]
     truth = [is_true(row["answer"]) for row in rows]
     authors = [is_correct_authors(row) for row in rows]
-    true_positive = sum(s is True and t for s, t in zip(said, truth, strict=True))
-    precision = _ratio(true_positive, sum(s is True for s in said))
+    true_positive = sum(answer is True and true for answer, true in zip(answers, truth, strict=True))
+    precision = _ratio(true_positive, sum(answer is True for answer in answers))
     recall = _ratio(true_positive, sum(truth))
     positive_rate = _ratio(sum(a for a, t in zip(authors, truth, strict=True) if t), sum(truth))
     negative_rate = _ratio(sum(a for a, t in zip(authors, truth, strict=True) if not t), len(truth) - sum(truth))
@@ -203,20 +205,20 @@ def score(rows: Iterable[Row]) -> Scores:
         standard_f1=_ratio(2 * precision * recall, precision + recall),
         authors_acc=_ratio(sum(authors), len(rows)),
         authors_f1=_ratio(2 * positive_rate * negative_rate, positive_rate + negative_rate),
-        neither=_ratio(said.count(None), len(rows)),
+        neither=_ratio(answers.count(None), len(rows)),
     )
 
 
 def accuracy_by_relation(rows: Iterable[Row]) -> dict[str, float]:
-    """Accuracy for each relation that occurs, sorted by name."""
+    """Return the accuracy for each relation that occurs, sorted by name."""
     return _accuracy_by(rows, str)
 
 
 def accuracy_by_category(rows: Iterable[Row]) -> dict[str, float]:
-    """Accuracy for each of VSR's categories that occurs, sorted by name.
+    """Return the accuracy for each of VSR's categories that occurs, sorted by name.
 
     Raises:
-        ValueError: A relation is not one of VSR's.
+        ValueError: If a relation is not one of VSR's.
     """
     return _accuracy_by(rows, category)
 

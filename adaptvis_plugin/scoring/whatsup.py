@@ -1,13 +1,12 @@
 """Metrics of WhatsUp (Kamath et al., EMNLP 2023): accuracy by picture, by pair and by set of pictures.
 
-A row is a mapping with ``answer``, ``generation`` and, where the metric needs them, ``relation``, ``pair_id``,
-``set_id`` and, for the strict rule, ``options``, the relations that the question offers; a pandas DataFrame
-with these columns does too. All values lie in 0..1; a share of nothing is NaN.
+A row is a mapping with ``answer`` and ``generation``. Some metrics also need ``relation``, ``pair_id`` or ``set_id``;
+the strict rule reads ``options``, the relations that the question offers. A pandas DataFrame with these columns works
+too. All metrics are in [0, 1]; a metric over no rows, or over no complete pairs or sets, is NaN.
 
-A pair is two pictures of the same objects in opposite relations (left/right, on/under, front/behind), a set
-all four. Both count as right only as a whole. The authors' test split keeps 80% of the pictures and so
-breaks most sets; they still divide by n/2 and n/4, which puts a ceiling on what even a perfect model can
-reach: `ceiling`.
+A pair is two pictures of the same objects in opposite relations (left/right, on/under, front/behind); a set is all four
+pictures. A pair or set is right only if each of its pictures is. The authors' test split keeps 80% of the pictures and
+so breaks most sets. The authors still divide by n/2 and n/4; `ceiling` says what a perfect model can then reach.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ Group = Literal["pair_id", "set_id"]
 Denominator = Literal["complete", "authors"]
 
 GROUP_SIZES: dict[Group, int] = {"pair_id": 2, "set_id": 4}
-"""How many pictures make a whole pair or set."""
+"""How many pictures a complete pair or set has."""
 
 
 class Outcome(TypedDict):
-    """One judged answer: what every metric here is computed from."""
+    """One judged answer; every metric in this module is computed from these."""
 
     correct: bool
     relation: str
@@ -39,10 +38,10 @@ class Outcome(TypedDict):
 
 
 def judge(row: Mapping[str, Any], rule: Rule = "authors") -> Outcome:
-    """Judges one row.
+    """Judge one row.
 
     Raises:
-        ValueError: See `adaptvis_plugin.scoring.matches`.
+        ValueError: If the label or the rule is unusable; see `adaptvis_plugin.scoring.matches`.
     """
     return Outcome(
         correct=matches(row["generation"], row["answer"], rule, row.get("options")),
@@ -53,18 +52,18 @@ def judge(row: Mapping[str, Any], rule: Rule = "authors") -> Outcome:
 
 
 def outcomes(rows: Iterable[Mapping[str, Any]] | pd.DataFrame, rule: Rule = "authors") -> list[Outcome]:
-    """Judges all rows, in order."""
+    """Judge all rows, in order."""
     records = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
     return [judge(row, rule) for row in cast("Iterable[Mapping[str, Any]]", records)]
 
 
 def accuracy(judged: Iterable[Outcome]) -> float:
-    """The share of pictures answered right."""
+    """Return the share of pictures with a right answer."""
     return _mean(outcome["correct"] for outcome in judged)
 
 
 def accuracy_by_relation(judged: Iterable[Outcome]) -> dict[str, float]:
-    """Accuracy for each relation that occurs, sorted by name."""
+    """Return the accuracy for each relation that occurs, sorted by name."""
     groups = defaultdict(list)
     for outcome in judged:
         groups[outcome["relation"]].append(outcome["correct"])
@@ -72,10 +71,10 @@ def accuracy_by_relation(judged: Iterable[Outcome]) -> dict[str, float]:
 
 
 def whole_groups(judged: Iterable[Outcome], by: Group) -> dict[int, list[Outcome]]:
-    """The pairs or sets of which every picture is there; rows without such an id take no part.
+    """Return the complete pairs or sets, by id; rows without such an id are left out.
 
     Raises:
-        ValueError: A group has more pictures than a pair or a set can have.
+        ValueError: If a group has more pictures than a pair or a set can have.
     """
     groups = defaultdict(list)
     for outcome in judged:
@@ -91,13 +90,13 @@ def whole_groups(judged: Iterable[Outcome], by: Group) -> dict[int, list[Outcome
 
 
 def group_accuracy(judged: Iterable[Outcome], by: Group, denominator: Denominator = "complete") -> float:
-    """The share of pairs or sets answered right as a whole.
+    """Return the share of pairs or sets in which every answer is right.
 
     Args:
         judged: The judged rows; see `outcomes`.
         by: ``"pair_id"`` or ``"set_id"``.
-        denominator: ``"complete"`` divides by the whole groups there are; ``"authors"`` by n/2 or n/4, as
-            Chen et al. do on their test split. On all rows of a data set the two agree.
+        denominator: ``"complete"`` divides by the number of complete groups; ``"authors"`` divides by n/2 or n/4, as
+            Chen et al. do on their test split. On all rows of a data set the two are equal.
     """
     judged = list(judged)
     right = [all(o["correct"] for o in members) for members in whole_groups(judged, by).values()]
@@ -107,12 +106,12 @@ def group_accuracy(judged: Iterable[Outcome], by: Group, denominator: Denominato
 
 
 def ceiling(judged: Iterable[Outcome], by: Group) -> float:
-    """What a perfect model would get from `group_accuracy` with the authors' denominator."""
+    """Return the `group_accuracy` of a perfect model with the authors' denominator."""
     return group_accuracy([{**outcome, "correct": True} for outcome in judged], by, "authors")
 
 
 def _id(value: object) -> int | None:
-    # pandas turns a missing id into NaN, which is the only value unequal to itself
+    # pandas turns a missing id into NaN, the only value that is not equal to itself
     return None if value is None or value != value else int(cast(int, value))
 
 
