@@ -6,12 +6,12 @@ BIN     = $(VENV)/bin
 .PHONY: demo test setup lint types clean
 
 # The CPU pins live in constraints/cpu.txt. On a GPU machine install the package beside your own torch instead.
-$(VENV)/.ready: pyproject.toml constraints/cpu.txt scripts/mend_torchvision.py
+$(VENV)/.ready: pyproject.toml constraints/cpu.txt scripts/patch_torchvision.py
 	@echo "setting up $(VENV); this takes some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt --editable ".[dev]"
-	$(BIN)/python scripts/mend_torchvision.py
+	$(BIN)/python scripts/patch_torchvision.py
 	touch $@
 
 setup: $(VENV)/.ready
@@ -27,7 +27,7 @@ types: setup
 	$(BIN)/mypy
 
 test: lint types  ## lint, type-check and run the suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 clean:
 	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

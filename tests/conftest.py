@@ -1,6 +1,21 @@
 """Settings of the whole suite."""
 
+import os
+import tempfile
+
+import pytest
 import torch
 
-# The models are tiny: a second thread costs more than it does.
+# The models are tiny: a second thread costs more time than it saves.
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the developer's caches and settings out of the tests, and what the tests write out of the caches."""
+    if hasattr(config, "workerinput"):
+        return  # a parallel process of pytest-xdist: it shares the folder of the process that started it
+    home = tempfile.TemporaryDirectory(prefix="adaptvis-tests-")
+    config.add_cleanup(home.cleanup)
+    os.environ["HF_HOME"] = home.name
+    for name in ("ADAPTVIS_CACHE", "ADAPTVIS_SOURCES", "VLMEVALKIT_ROOT"):
+        os.environ.pop(name, None)

@@ -232,7 +232,7 @@ class Request(BaseHTTPRequestHandler):
     """Serves the routes of its `Site`, with ranges as real servers do."""
 
     protocol_version = "HTTP/1.1"
-    server: "Site"  # type: ignore[assignment]
+    server: "Site"
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]

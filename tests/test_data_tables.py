@@ -186,7 +186,7 @@ def test_own_folder_listed_by_id(site: Site, tmp_path: Path) -> None:
 
 def test_demo(site: Site) -> None:
     table = load_table("demo")
-    assert len(table) == 400 and table["split"].count("test") == 320  # type: ignore[attr-defined]
+    assert len(table) == 400 and table["split"].count("test") == 320
     assert site.log == []
 
 

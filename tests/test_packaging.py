@@ -45,6 +45,7 @@ def test_an_installed_wheel_works_outside_the_repository(options: tuple[str, ...
     wheel = build(ROOT, tmp_path / "dist", *options)
     names = zipfile.ZipFile(wheel).namelist()
     assert not [name for name in names if name.startswith(("tests/", "tasks/", "configs/"))]
+    assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
     assert wheel.stat().st_size < 8_000_000
 
     site = tmp_path / "site"

@@ -41,7 +41,7 @@ def register() -> "list[ModelManifest]":
     paths = {name: f"{_CLASSES}.{name}" for name in model_names()}
     # `lmms-eval models` lists this dictionary, not the registry. The module is still being imported when it loads
     # its entry points, so it is not yet an attribute of its package.
-    sys.modules["lmms_eval.models"].AVAILABLE_CHAT_TEMPLATE_MODELS.update(paths)  # type: ignore[attr-defined]
+    sys.modules["lmms_eval.models"].AVAILABLE_CHAT_TEMPLATE_MODELS.update(paths)
     if _TASKS_MODULE in sys.modules:
         add_task_folder(sys.modules[_TASKS_MODULE])
         fail_at_once_without_data()

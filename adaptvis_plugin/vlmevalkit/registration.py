@@ -154,7 +154,7 @@ def _require(framework: Framework, needed: tuple[str, ...]) -> None:
         except ImportError as error:
             raise FrameworkError(
                 f"{framework} cannot be imported: {error}. Install what it asks for; on a machine without a GPU see "
-                "scripts/mend_torchvision.py"
+                "scripts/patch_torchvision.py"
             ) from error
     if missing:
         raise FrameworkError(f"{framework} lacks {', '.join(missing)}; known to work is ms-vlmeval 0.0.20")

@@ -133,7 +133,7 @@ def _model(family: Family, declared: Processor, vocabulary: int) -> PreTrainedMo
     model = random_model(dataclasses.replace(family, config=config), declared.seed)
     # A random model repeats the word it has just read. Here the next word has to follow from what it attends to.
     with torch.no_grad():
-        model.get_input_embeddings().weight.mul_(0.03)  # type: ignore[operator, union-attr]
+        model.get_input_embeddings().weight.mul_(0.03)  # type: ignore[operator]
         for name, weight in model.get_decoder().named_parameters():
             if weight.ndim == 2 and any(part in name for part in ("v_proj", "o_proj")):
                 weight.mul_(2)

@@ -1,10 +1,10 @@
 """Make a CUDA build of torchvision importable beside a CPU build of torch, in this environment only.
 
-Package registries serve torchvision as a CUDA build. Next to CPU torch its compiled extension cannot load, so
-the operators `torchvision::nms` and `torchvision::qnms` are never declared and `import torchvision` raises
-although nothing here needs them. `make setup` runs this script: where the import fails for that reason it adds a
-start-up file to the environment's site-packages that declares the two operators just before torchvision is first
-imported. Where torchvision works, or is absent, nothing is changed.
+Package registries serve torchvision as a CUDA build. Beside a CPU build of torch, its compiled extension cannot load.
+The operators `torchvision::nms` and `torchvision::qnms` are then never declared and `import torchvision` fails,
+although nothing here needs them. `make setup` runs this script. If the import fails for that reason, the script adds a
+start-up file to the environment's site-packages, which declares the two operators just before the first import of
+torchvision. If torchvision works or is missing, nothing changes.
 """
 
 import subprocess
@@ -13,12 +13,12 @@ import sysconfig
 from pathlib import Path
 
 NAME = "declare_torchvision_operators"
-SOURCE = '''"""Declares the operators of a torchvision whose compiled extension cannot load (mend_torchvision.py)."""
+SOURCE = '''"""Declare the operators of a torchvision with an unusable compiled extension (see patch_torchvision.py)."""
 import sys
 
 
 class Declare:
-    """Meta path finder that finds nothing: it only acts just before the first import of torchvision."""
+    """A meta path finder that finds nothing: it only acts just before the first import of torchvision."""
 
     def find_spec(self, name, path=None, target=None):
         if name == "torchvision":
