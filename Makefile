@@ -27,7 +27,7 @@ types: setup
 	$(BIN)/mypy
 
 test: lint types  ## lint, type-check and run the suite
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 clean:
 	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

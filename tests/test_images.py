@@ -1,4 +1,4 @@
-"""Every kind of picture as RGB, written to a real file and read by each way a picture comes in."""
+"""Every kind of picture as RGB, from a real file and through each way in which a picture is read."""
 
 import io
 import json
@@ -23,7 +23,7 @@ Reader = Callable[[Path], Image.Image]
 
 
 def through_the_table(path: Path) -> Image.Image:
-    """As lmms-eval gets a picture: from a folder into the table, and out of it."""
+    """Read a picture as lmms-eval gets it: from a folder into the table, and out of the table."""
     rows = [{"image_path": path.name, "caption_options": ["A mug on a table", "A mug under a table"]}]
     path.with_name("rooms.json").write_text(json.dumps(rows))
     prepare(["rooms"], path.parent)
@@ -75,12 +75,12 @@ def test_all_values_of_16_bits(mode: str) -> None:
     stored = {"I;16": "<u2", "I;16L": "<u2", "I;16B": ">u2", "I": "<i4"}[mode]
     image = Image.frombytes(mode, (256, 256), values.astype(stored).tobytes())
     np.testing.assert_array_equal(np.asarray(to_rgb(image))[..., 0], np.rint(values / 257))
-    assert image.mode == mode, "the picture given stays as it is"
+    assert image.mode == mode, "the given picture is not changed"
 
 
 @each_reader
 def test_a_dark_picture_stays_dark(tmp_path: Path, read: Reader) -> None:
-    """The scale is one for all pictures, not stretched to each one's values."""
+    """All pictures have the same scale; it is not stretched to the values of each picture."""
     path = saved(Image.fromarray(RAMP // 64), tmp_path / "mine/dark.png")
     assert np.asarray(read(path)).max() == 4
 
@@ -101,8 +101,8 @@ def test_values_without_a_known_white_are_refused(tmp_path: Path, kind: str) -> 
         through_the_table(path)
 
 
-def test_other_modes_are_as_everywhere() -> None:
-    """What ``convert("RGB")`` makes of them is what other models of lmms-eval and VLMEvalKit are shown."""
+def test_other_modes_are_converted_as_elsewhere() -> None:
+    """Other models of lmms-eval and VLMEvalKit are shown the result of ``convert("RGB")``, too."""
     from transformers.image_utils import load_image
 
     colour = Image.new("RGB", (8, 6), COLOUR)
@@ -136,7 +136,7 @@ def test_a_turned_picture_is_upright(tmp_path: Path, read: Reader) -> None:
     path = saved(image, tmp_path / "mine/turned.jpg", exif=exif)
     picture = read(path)
     assert picture.size == (24, 32)
-    assert read_image(picture).size == (24, 32), "and is turned once"
+    assert read_image(picture).size == (24, 32), "it is turned only once"
 
 
 @each_reader

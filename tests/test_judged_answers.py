@@ -1,11 +1,13 @@
-"""The strict rule and the reading of yes and no, against answers that a person judged.
+"""The strict rule, and the reading of yes and no, compared with answers that a person judged.
 
-`data/judged_answers.csv` was labelled by reading, before the rules were written: is the answer's relation the
-label's, and no other, as the relation asked for? For VSR: does the answer say that the caption is true, that it
-is false, or neither? The parts `held_out_1`, `_2` and `_3` were each labelled after a version of the rules was
-written and before it was run on them, and then led to further entries. At first sight the rules agreed with 63 of 81,
-69 of 75 and 53 of 61 (VSR: 27 of 32, 28 of 30 and 19 of 22); the rules before this list agree with 48, 56 and 37
-(14, 19 and 10).
+A person labelled `data/judged_answers.csv` before the rules were written. For WhatsUp, does the answer give the
+label's relation, and no other, as the relation that the question asks for? For VSR, does the answer say that the
+caption is true, that it is false, or neither?
+
+The parts `held_out_1`, `_2` and `_3` were each labelled after a version of the rules was written and before that
+version was run on them. They then led to further entries in the tables. On the first run, the rules agreed with 63 of
+81, 69 of 75 and 53 of 61 answers (VSR: 27 of 32, 28 of 30 and 19 of 22). The rules before these tables agree with 48,
+56 and 37 (VSR: 14, 19 and 10).
 """
 
 import csv
@@ -19,7 +21,7 @@ with (Path(__file__).parent / "data" / "judged_answers.csv").open(newline="", en
     JUDGED = list(csv.DictReader(file))
 
 KNOWN = {
-    # a name counts whatever it is said of
+    # a name counts for whichever thing it is said of
     ("On", "The mug is on the table, and the plate is to the left."),
     ("Under", "The table is under the mug."),
     ("Behind", "The woman on the left is behind the car."),
@@ -28,18 +30,18 @@ KNOWN = {
     ("Top", "There is a laptop on top of the desk."),
     ("Top", "The dog is on top of the car."),
     ("Top", "At the top of the hill."),
-    # "above" is not on offer there, and so is not counted
+    # "above" is not an option there, so it does not count
     ("Left", "top left"),
-    # where it is cut off, it looks like "The answer is on"
+    # cut off there, it looks like "The answer is on"
     ("On", "The mug is on"),
-    # no entry covers what it says
+    # no entry of the tables covers it
     ("Front", "The cup is placed before the plate."),
     ("Left", "Left foreground"),
     ("Left", "After the guests left, nobody cleaned the table."),
     ("Left", "It is on the opposite side from right, i.e. left."),
     ("Right", "You have the right to know: I cannot see it."),
 }
-"""Where the rules and the person differ, and stay so."""
+"""The answers on which the rules and the person are known to differ."""
 
 
 def verdict(row: dict[str, str], options: list[str] | None) -> str:

@@ -1,4 +1,4 @@
-"""The authors' recorded answers, scored: every published number, exactly."""
+"""Scores of the authors' recorded answers: every published number, exactly."""
 
 import json
 import re

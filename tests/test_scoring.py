@@ -1,4 +1,4 @@
-"""Answer matching and the metrics, on made-up answers."""
+"""Answer matching and the metrics, on invented answers."""
 
 import math
 from typing import Any
@@ -155,7 +155,7 @@ def make_sets(right: list[bool]) -> list[dict[str, Any]]:
     ]
 
 
-def test_whatsup_metrics_by_hand() -> None:
+def test_whatsup_metrics_of_a_small_example() -> None:
     rows = make_sets([True, True, True, True, True, True, True, False])
     for table in (rows, pd.DataFrame(rows)):
         judged = whatsup.outcomes(table)
@@ -208,7 +208,7 @@ def vsr_row(answer: str, generation: str, relation: str = "on") -> dict[str, Any
     return {"answer": answer, "generation": generation, "relation": relation}
 
 
-def test_vsr_by_hand() -> None:
+def test_vsr_metrics_of_a_small_example() -> None:
     scores = vsr.score(
         [
             vsr_row("Yes", "Yes"),
