@@ -6,7 +6,8 @@ import lmms_eval.models
 import pytest
 import torch
 
-from adaptvis_plugin.models.options import Loading, choose_device
+from adaptvis_plugin.models.arguments import ModelArguments
+from adaptvis_plugin.models.devices import choose_device
 from tests.wrong_input import refusal
 
 NO_CUDA = "torch sees no CUDA device here; give device=cpu"
@@ -61,11 +62,11 @@ def test_each_of_several_processes_takes_its_own_device(
     options: dict[str, str], kind: str, gpus: int, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    loading = Loading(**options)  # type: ignore[arg-type]
+    arguments = ModelArguments(method="baseline", pretrained="demo", **options)
     if "=" in outcome:
-        assert refusal(lambda: loading.of_rank(1, 2, kind)).startswith(outcome)
+        assert refusal(lambda: arguments.of_rank(1, 2, kind)).startswith(outcome)
     else:
-        own = loading.of_rank(1, 2, kind)
+        own = arguments.of_rank(1, 2, kind)
         assert (own.device_map or own.device) == outcome
 
 

@@ -169,7 +169,7 @@ def test_the_response_cache_serves_no_answers_about_other_pictures(model: Steere
     found = []
     for row in ({"image_id": "a"}, {"image_id": "b"}, {"image_id": "a"}, {"id": 1}):
         model.task_dict = {"t": {"test": table(row)}}
-        found.append(_of_documents(model, "t"))
+        found.append(_of_documents(model.task_dict["t"]))
     assert found[0] == found[2] and len(set(found)) == 3
 
 
