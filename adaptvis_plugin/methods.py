@@ -40,7 +40,7 @@ def build_method(name: str, values: Mapping[str, Any]) -> "Method":
     """Return a method from its name and all its hyper-parameters.
 
     Raises:
-        ValueError: If the name is unknown, a hyper-parameter is missing or superfluous, or the method refuses a value.
+        ValueError: If the name is unknown, a hyper-parameter is missing or unknown, or the method refuses a value.
     """
     wanted = hyper_parameters(name)
     if set(values) != set(wanted):

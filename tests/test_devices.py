@@ -1,4 +1,4 @@
-"""Where a model goes: the device asked for, or a refusal."""
+"""Where a model goes: the device that the user gave, or an error."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.wrong_input import refusal
 NO_CUDA = "torch sees no CUDA device here; give device=cpu"
 
 PLACES: list[tuple[str | None, int, int, int, str]] = [
-    # asked, rank, ranks on the machine, CUDA devices, what becomes of it
+    # given, rank, ranks on the machine, CUDA devices, what becomes of it
     (None, 0, 1, 0, "cpu"),
     (None, 0, 1, 2, "cuda"),
     (None, 1, 2, 2, "cuda:1"),
@@ -36,12 +36,14 @@ PLACES: list[tuple[str | None, int, int, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "rank", "ranks", "gpus", "outcome"), PLACES)
-def test_the_device_asked_for_or_a_refusal(asked: str | None, rank: int, ranks: int, gpus: int, outcome: str) -> None:
+@pytest.mark.parametrize(("given", "rank", "ranks", "gpus", "outcome"), PLACES)
+def test_a_process_gets_the_device_given_or_an_error(
+    given: str | None, rank: int, ranks: int, gpus: int, outcome: str
+) -> None:
     if outcome.startswith("device="):
-        assert refusal(lambda: choose_device(asked, rank, ranks, gpus)).startswith(outcome)
+        assert refusal(lambda: choose_device(given, rank, ranks, gpus)).startswith(outcome)
     else:
-        assert choose_device(asked, rank, ranks, gpus) == outcome
+        assert choose_device(given, rank, ranks, gpus) == outcome
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Model arguments and wrong ones: what each error says, on one line, in the shared code and through both adapters."""
+"""Model arguments: what the error says about each wrong one, on one line, in the shared code and both adapters."""
 
 import re
 from collections.abc import Callable
@@ -141,7 +141,7 @@ def test_a_wrong_preset_is_named_with_file_and_key(tmp_path: Path, content: str,
 
 
 def test_a_preset_s_task_that_looks_misspelt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It may be a task of the user's own, so it is no error until the task it may have meant has no settings."""
+    """It may be a task of the user's own, so it is an error only once the task it may have meant has no settings."""
     file = tmp_path / "mine.yaml"
     file.write_text("description: x\nsettings: {whatsup_controled_a: {scalingvis: {alpha: 2}}, pope: {}}")
     arguments = ModelArguments(method="scalingvis", pretrained="demo", preset=str(file))

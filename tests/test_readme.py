@@ -52,7 +52,7 @@ def pip(extra: str) -> Elsewhere:
 
 def hub(checkpoint: str) -> Elsewhere:
     return Elsewhere(
-        "it fetches a checkpoint of many gigabytes", f"{checkpoint}.*is neither a local folder nor could it"
+        "it fetches a checkpoint of many gigabytes", f"{checkpoint}.*is not a local folder, and it could not be fetched"
     )
 
 

@@ -17,7 +17,7 @@ from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.runner import Prompt, Runner
 from adaptvis_plugin.paths import DEMO_MODEL
 
-END, LINE_BREAK, BED, VOCABULARY = 1, 203, 427, 500
+END, PAD, LINE_BREAK, BED, VOCABULARY = 1, 3, 203, 427, 500
 """Tokens of the demo model."""
 
 OUT_OF_MEMORY = """
@@ -109,7 +109,7 @@ def test_a_prompt_and_an_answer_that_meet_in_line_breaks_do_not_stop_at_an_empty
     assert answers(runner, 4, stop_strings=["\n\n"]) == free
 
 
-@pytest.mark.parametrize("padding", [0, END])
+@pytest.mark.parametrize("padding", [PAD, END])
 def test_each_row_of_a_batch_stops_on_its_own(padding: int, tmp_path: Path) -> None:
     """Also where rows that have ended are padded with the end token, as in many checkpoints."""
     runner = steered(checkpoint(tmp_path / "demo", suppress_tokens=[END], pad_token_id=padding))
@@ -125,7 +125,7 @@ def test_each_row_of_a_batch_stops_on_its_own(padding: int, tmp_path: Path) -> N
 def test_an_answer_s_own_end_counts_once(tmp_path: Path) -> None:
     """Whatever pads the rows that end before others; a stop string that none of them says changes nothing."""
     counted = []
-    for padding in (0, END):
+    for padding in (PAD, END):
         runner = steered(checkpoint(tmp_path / f"demo{padding}", pad_token_id=padding))
         counted += [answers(runner, 6), answers(runner, 6, stop_strings=["nowhere"])]
     assert all(found == counted[0] for found in counted)

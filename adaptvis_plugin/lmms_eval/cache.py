@@ -71,7 +71,7 @@ def _of_model(runner: Runner) -> dict[str, Any]:
 
 
 def _of_documents(documents: Documents) -> str:
-    """Return a digest of what decides an answer beside the question: the picture and the prompt, if rows name them."""
+    """Return a digest of what decides an answer besides the question: the picture and the prompt, if rows name them."""
     digest = hashlib.sha256()
     for split, rows in sorted(documents.items()):
         for column in ("image_id", "prompt"):

@@ -102,7 +102,7 @@ class ModelArguments(BaseModel):
             method_class(method)
             for name, value in given.items():
                 if name not in cls.model_fields:
-                    check_hyper_parameter(method, name, value)
+                    _check_hyper_parameter(method, name, value)
         return {name: value for name, value in given.items() if value is not None}
 
     @field_validator("preset", mode="before")
@@ -118,7 +118,7 @@ class ModelArguments(BaseModel):
     @field_validator("trust_remote_code", mode="before")
     @classmethod
     def _truth(cls, value: Any) -> Any:
-        """Take the two texts for what they say; any other text would count as true."""
+        """Accept true and false as text too; Python would count any text as true."""
         known = {"true": True, "True": True, "false": False, "False": False}
         return known.get(value, value) if isinstance(value, str) else value
 
@@ -129,7 +129,7 @@ class ModelArguments(BaseModel):
 
     @classmethod
     def descriptions(cls) -> dict[str, str]:
-        """Return every argument's description by its name, the hyper-parameters apart."""
+        """Return every argument's description by its name, without the hyper-parameters."""
         return {name: str(field.description) for name, field in cls.model_fields.items()}
 
     @property
@@ -151,7 +151,7 @@ class ModelArguments(BaseModel):
         Raises:
             ValueError: If two places are given; see also `choose_device`.
         """
-        return device_map(*self._asked())
+        return device_map(*self._place())
 
     def of_rank(self, rank: int, ranks: int, kind: str) -> "ModelArguments":
         """Return the same arguments for one of several processes; see `device_of_rank`.
@@ -159,10 +159,10 @@ class ModelArguments(BaseModel):
         Raises:
             ValueError: See `device_of_rank`.
         """
-        device = device_of_rank(*self._asked(), rank, ranks, kind)
+        device = device_of_rank(*self._place(), rank, ranks, kind)
         return self if device is None else self.model_copy(update={"device": device, "device_map": None})
 
-    def _asked(self) -> tuple[str, Any]:
+    def _place(self) -> tuple[str, Any]:
         """Return the argument that says where the model goes, and what it says."""
         if self.device is not None and self.device_map is not None:
             raise ValueError(
@@ -171,11 +171,11 @@ class ModelArguments(BaseModel):
         return ("device", self.device) if self.device_map is None else ("device_map", self.device_map)
 
 
-def check_hyper_parameter(method: str, name: str, value: Any) -> None:
-    """Check a hyper-parameter that the user gives, whatever the others are.
+def _check_hyper_parameter(method: str, name: str, value: Any) -> None:
+    """Check one hyper-parameter of the user's, whatever the others are.
 
     Raises:
-        ValueError: If there is no such method, the method has no hyper-parameter of that name, or refuses the value.
+        ValueError: If the method has no hyper-parameter of that name, or refuses the value.
     """
     known = hyper_parameters(method)
     if name in known:

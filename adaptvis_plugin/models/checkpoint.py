@@ -38,7 +38,7 @@ def local_folder(pretrained: str) -> Path | None:
         )
     if path.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") > 1:
         raise OSError(
-            f"pretrained={pretrained}: there is no such folder (seen from {Path.cwd()}; ~ is not expanded), and a name "
+            f"pretrained={pretrained}: there is no such folder (in {Path.cwd()}; ~ is not expanded), and a name "
             "on the hub has the form OWNER/NAME"
         )
     return None
@@ -100,7 +100,7 @@ def _check_whole(file: Path) -> None:
     with file.open("rb") as opened:
         pickled = opened.read(1) == b"\x80"  # torch's format before its archives
     if not pickled and not zipfile.is_zipfile(file):
-        raise ValueError("neither an archive of torch's nor a pickle")
+        raise ValueError("neither a torch archive nor a pickle")
 
 
 def check_config(pretrained: str, config: Any) -> None:
@@ -147,7 +147,7 @@ def check_loaded(pretrained: str, found: Mapping[str, Any]) -> None:
     if wrong := sorted(missing) + sorted(shapes):
         raise ValueError(
             f"pretrained={pretrained}: {len(wrong)} of its weights do not fit its config.json, and would be random "
-            f"numbers ({_some(wrong)}). The two are not from one model, or the download is not complete"
+            f"numbers ({_some(wrong)}). They come from different models, or the download is incomplete"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a stored answer depends on beside the settings: the checkpoint and the code."""
+"""What a stored answer depends on besides the settings: the checkpoint and the code."""
 
 import hashlib
 

@@ -52,7 +52,7 @@ def load_model(arguments: ModelArguments) -> tuple[PreTrainedModel, ProcessorMix
     origin: dict[str, Any] = {"revision": arguments.revision}
     # The weights may be many gigabytes, so first the rest: can the plugin use this model at all?
     if folder is None:
-        with _naming(arguments, "it is neither a local folder nor could it be fetched from the hub", HUB):
+        with _naming(arguments, "it is not a local folder, and it could not be fetched from the hub", HUB):
             config, _ = PreTrainedConfig.get_config_dict(source, **origin)
         check_config(arguments.pretrained, config)
     origin["trust_remote_code"] = arguments.trust_remote_code

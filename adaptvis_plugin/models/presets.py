@@ -24,9 +24,8 @@ ALIKE = 0.85
 
 PromptStyle = Literal["paper", "chat"]
 
-
 Values = dict[str, Any]
-"""Hyper-parameters by name. What is a legal value is the method's to say."""
+"""Hyper-parameters by name. Only the method knows which values are legal."""
 
 
 class Preset(BaseModel):
@@ -127,8 +126,8 @@ def _without_split(task: str) -> str:
 def _check_task(task: str) -> None:
     """Check the name of a task in a preset.
 
-    It may be a task of the framework or of the user's own, even one with a name very like one of this plugin's. So
-    only a name that is never looked up is refused, and one that looks misspelt gets a warning.
+    It may be a task of the framework or of the user, even if its name is very like one of this plugin's. So only a name
+    that is never looked up is refused; one that looks misspelt gets a warning.
 
     Raises:
         ValueError: If it is the name of a split, or VLMEvalKit's name for a task of this plugin.

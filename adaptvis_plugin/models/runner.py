@@ -1,4 +1,4 @@
-"""A model under one method, as every framework's adapter uses it: prompts with images in, answers out."""
+"""A loaded model as the adapters of all frameworks use it: prompts with images in, answers out."""
 
 import logging
 import sys
@@ -50,7 +50,7 @@ class Answer:
 
 
 class Runner:
-    """A loaded model that answers batches of questions under one method.
+    """A loaded model that answers batches of prompts.
 
     Args:
         arguments: The model's arguments.

@@ -1,4 +1,4 @@
-"""A model's answers, row by row, beside VLMEvalKit's own files. Imports nothing of VLMEvalKit.
+"""A model's answers, row by row, next to VLMEvalKit's own files. Imports nothing of VLMEvalKit.
 
 `<model>_<data>_trace.jsonl` has one line per row: index, prediction, confidence, alpha and token counts. It is
 written as the answers come, so a killed run resumes after its last answer. `<model>_<data>_settings.json` holds the
