@@ -3,7 +3,7 @@
 import dataclasses
 import pkgutil
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adaptvis_plugin.decoding import Method
@@ -16,10 +16,10 @@ METHODS = {
 
 
 def method_class(name: str) -> type["Method"]:
-    """The class of a method.
+    """Return the class of a method.
 
     Raises:
-        ValueError: if no method has that name.
+        ValueError: If no method has that name.
     """
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}; there are: {', '.join(METHODS)}")
@@ -28,15 +28,19 @@ def method_class(name: str) -> type["Method"]:
 
 
 def hyper_parameters(name: str) -> tuple[str, ...]:
-    """The names of a method's hyper-parameters, in the order of its constructor."""
+    """Return the names of a method's hyper-parameters, in the order of its constructor.
+
+    Raises:
+        ValueError: If no method has that name.
+    """
     return tuple(field.name for field in dataclasses.fields(method_class(name)))  # type: ignore[arg-type]
 
 
-def build_method(name: str, values: Mapping[str, float]) -> "Method":
-    """A method from its name and all its hyper-parameters.
+def build_method(name: str, values: Mapping[str, Any]) -> "Method":
+    """Return a method from its name and all its hyper-parameters.
 
     Raises:
-        ValueError: for an unknown name, a missing or superfluous hyper-parameter, or a value out of range.
+        ValueError: If the name is unknown, a hyper-parameter is missing or unknown, or the method refuses a value.
     """
     wanted = hyper_parameters(name)
     if set(values) != set(wanted):

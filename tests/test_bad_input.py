@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from adaptvis_plugin.decoding import AdaptVis, Decoder, Method, ScalingVis
-from adaptvis_plugin.models.runner import Setup
+from adaptvis_plugin.models.arguments import ModelArguments
 from tests.random_models import random_batch, random_model
 
 
@@ -42,9 +42,9 @@ def test_reversed_coefficients_get_a_warning_once(caplog: pytest.LogCaptureFixtu
 def test_coefficients_in_order_or_half_given_get_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     AdaptVis(0.5, 1.5, 0.4)
     AdaptVis(1.0, 1.0, 0.4)
-    setup = Setup.create("adaptvis", "demo", None, None, {"alpha_low": 1.3})
+    arguments = ModelArguments(method="adaptvis", pretrained="demo", alpha_low=1.3)
     assert not caplog.records, "the other coefficient is not known yet"
-    setup.choose("vsr")
+    arguments.choose("vsr")
     assert "alpha_low=1.3 is above alpha_high=1.2" in caplog.text
 
 

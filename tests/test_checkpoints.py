@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.paths import DEMO_MODEL
 from tests.wrong_input import (
     WEIGHTS,
     checkpoint,
     config,
     first_shard_of_two,
+    load,
     only,
     pickled,
     refusal,
@@ -50,7 +50,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "weights of fewer layers": (
         lambda f: text_config(f, num_hidden_layers=5),
-        ["9 of its weights", "layers.4.input_layernorm.weight is missing", "not complete"],
+        ["9 of its weights", "layers.4.input_layernorm.weight is missing", "incomplete"],
     ),
     "weights without the projector": (
         lambda f: weights(f, lambda name: "projector" not in name),
@@ -146,7 +146,7 @@ def test_a_damaged_checkpoint_is_named_with_the_file(tmp_path: Path, case: str) 
     damage, words = CHECKPOINTS[case]
     folder = checkpoint(tmp_path / "damaged")
     damage(folder)
-    said = refusal(lambda: load_model(str(folder)))
+    said = refusal(lambda: load(str(folder)))
     assert said.startswith(f"pretrained={folder}: ")
     assert [word for word in words if word not in said] == []
 
@@ -164,7 +164,7 @@ def test_a_whole_checkpoint_is_loaded(tmp_path: Path, store: Callable[[Path], ob
     folder = checkpoint(tmp_path / "whole")
     store(folder)
     assert not (folder / WEIGHTS).exists()
-    model, demo = load_model(str(folder))[0], load_model("demo")[0]
+    model, demo = load(str(folder))[0], load("demo")[0]
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), demo.parameters(), strict=True))
 
 
@@ -176,14 +176,14 @@ def test_a_whole_checkpoint_is_loaded(tmp_path: Path, store: Callable[[Path], ob
         ("~/llava", ["no such folder", "~ is not expanded"]),
         ("checkpoints/llava/last", ["no such folder", "OWNER/NAME"]),
         (str(DEMO_MODEL / "config.json"), ["a file", "give the folder"]),
-        ("llava-hf/llava-1.5-7b-hff", ["neither a local folder nor", "pretrained=/path/to", "pretrained=demo"]),
-        ("llava 1.5/7b", ["neither a local folder nor", "pretrained=/path/to", "pretrained=demo"]),
+        ("llava-hf/llava-1.5-7b-hff", ["not a local folder, and", "pretrained=/path/to", "pretrained=demo"]),
+        ("llava 1.5/7b", ["not a local folder, and", "pretrained=/path/to", "pretrained=demo"]),
         (15, ["a name on the hub or a folder", "./"]),
         (True, ["a name on the hub or a folder", "./"]),
     ],
 )
 def test_a_checkpoint_that_is_not_there(pretrained: Any, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    said = refusal(lambda: load_model(pretrained))
+    said = refusal(lambda: load(pretrained))
     assert said.startswith(f"pretrained={pretrained}: ")
     assert [word for word in words if word not in said] == []

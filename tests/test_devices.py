@@ -1,4 +1,4 @@
-"""Where a model goes: the device asked for, or a refusal."""
+"""Where a model goes: the device that the user gave, or an error."""
 
 from typing import Any
 
@@ -6,13 +6,14 @@ import lmms_eval.models
 import pytest
 import torch
 
-from adaptvis_plugin.models.options import Loading, choose_device
+from adaptvis_plugin.models.arguments import ModelArguments
+from adaptvis_plugin.models.devices import choose_device
 from tests.wrong_input import refusal
 
 NO_CUDA = "torch sees no CUDA device here; give device=cpu"
 
 PLACES: list[tuple[str | None, int, int, int, str]] = [
-    # asked, rank, ranks on the machine, CUDA devices, what becomes of it
+    # given, rank, ranks on the machine, CUDA devices, what becomes of it
     (None, 0, 1, 0, "cpu"),
     (None, 0, 1, 2, "cuda"),
     (None, 1, 2, 2, "cuda:1"),
@@ -35,12 +36,14 @@ PLACES: list[tuple[str | None, int, int, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "rank", "ranks", "gpus", "outcome"), PLACES)
-def test_the_device_asked_for_or_a_refusal(asked: str | None, rank: int, ranks: int, gpus: int, outcome: str) -> None:
+@pytest.mark.parametrize(("given", "rank", "ranks", "gpus", "outcome"), PLACES)
+def test_a_process_gets_the_device_given_or_an_error(
+    given: str | None, rank: int, ranks: int, gpus: int, outcome: str
+) -> None:
     if outcome.startswith("device="):
-        assert refusal(lambda: choose_device(asked, rank, ranks, gpus)).startswith(outcome)
+        assert refusal(lambda: choose_device(given, rank, ranks, gpus)).startswith(outcome)
     else:
-        assert choose_device(asked, rank, ranks, gpus) == outcome
+        assert choose_device(given, rank, ranks, gpus) == outcome
 
 
 @pytest.mark.parametrize(
@@ -61,11 +64,11 @@ def test_each_of_several_processes_takes_its_own_device(
     options: dict[str, str], kind: str, gpus: int, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    loading = Loading(**options)  # type: ignore[arg-type]
+    arguments = ModelArguments(method="baseline", pretrained="demo", **options)
     if "=" in outcome:
-        assert refusal(lambda: loading.of_rank(1, 2, kind)).startswith(outcome)
+        assert refusal(lambda: arguments.of_rank(1, 2, kind)).startswith(outcome)
     else:
-        own = loading.of_rank(1, 2, kind)
+        own = arguments.of_rank(1, 2, kind)
         assert (own.device_map or own.device) == outcome
 
 

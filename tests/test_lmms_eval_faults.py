@@ -74,7 +74,7 @@ def test_a_question_the_papers_prompt_does_not_fit_is_named(model: SteeredModel)
         answers(paper, [{"question": "Where?", "image": Image.new("RGB", (8, 8))}, {"question": "Where?"}])
 
 
-def test_what_lmms_eval_fills_in_for_until_is_no_stop_string() -> None:
+def test_what_lmms_eval_fills_in_for_until_is_not_a_stop_string() -> None:
     filled_in = [
         TaskConfig(task="theirs", output_type="generate_until"),
         TaskConfig(task="theirs", output_type="generate_until", generation_kwargs={"max_new_tokens": 4}),
@@ -82,8 +82,8 @@ def test_what_lmms_eval_fills_in_for_until_is_no_stop_string() -> None:
     for config in filled_in:
         assert config.generation_kwargs["until"] == [FEWSHOT_DELIMITER]
         assert "stop_strings" not in generation_options(config.generation_kwargs, "theirs")
-    asked = generation_options({"until": [FEWSHOT_DELIMITER, "ASSISTANT:", "\n"]}, "theirs")
-    assert asked["stop_strings"] == ["ASSISTANT:", "\n"]
+    given = generation_options({"until": [FEWSHOT_DELIMITER, "ASSISTANT:", "\n"]}, "theirs")
+    assert given["stop_strings"] == ["ASSISTANT:", "\n"]
 
 
 def checkpoint(folder: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> Path:
@@ -110,7 +110,7 @@ def test_a_coefficient_too_large_is_named() -> None:
 
 
 def test_figures_that_fail_lose_no_answers() -> None:
-    """A confidence that is no number belongs into no tenth of a histogram."""
+    """A confidence of NaN fits into no tenth of the histogram."""
     answer = Answer("Left", math.nan, 1.0, 10, 2)
     with pytest.raises(ValueError, match="NaN"):
         summary.figures([answer], 1.0, Statistics(rows=1))
@@ -118,8 +118,8 @@ def test_figures_that_fail_lose_no_answers() -> None:
     summary.report([answer], 0.0, Statistics(rows=1))
 
 
-def asked(results: dict[str, Any]) -> int:
-    """Rows that the model answered; the response cache holds texts only."""
+def answered(results: dict[str, Any]) -> int:
+    """Rows that the model itself answered: the response cache stores only texts."""
     return sum(sample["token_counts"][0] is not None for sample in results["samples"]["whatsup_demo"])
 
 
@@ -137,7 +137,7 @@ def test_the_response_cache_serves_no_answers_of_a_preset_that_was_edited(tmp_pa
         return evaluate("llava_scalingvis", limit=16, preset=preset, use_cache=str(tmp_path / "cache"))
 
     first, again, edited, chat = run(1.0), run(1.0), run(0.0), run(1.0, "chat")
-    assert (asked(first), asked(again), asked(edited), asked(chat)) == (16, 0, 16, 16)
+    assert (answered(first), answered(again), answered(edited), answered(chat)) == (16, 0, 16, 16)
     assert texts(again) == texts(first)
     fresh = evaluate("llava_scalingvis", limit=16, alpha=0.0, prompt="paper")
     assert texts(edited) == [answer for answer, _, _ in rows(fresh)] != texts(first)
@@ -152,14 +152,14 @@ def test_the_response_cache_serves_no_answers_of_another_checkpoint_in_the_same_
     checkpoint(folder, lambda word: word)
     first, again = run(), run()
     checkpoint(folder, lambda word: -word)
-    assert [asked(first), asked(again), asked(run())] == [8, 0, 8]
+    assert [answered(first), answered(again), answered(run())] == [8, 0, 8]
 
 
 def test_the_response_cache_goes_on_serving_tasks_that_are_run_beside_others(tmp_path: Path) -> None:
     cache = str(tmp_path / "cache")
     evaluate("llava_scalingvis", limit=4, use_cache=cache)
     both = evaluate("llava_scalingvis", ["whatsup_demo", "whatsup_demo_val"], limit=4, use_cache=cache)
-    assert asked(both) == 0
+    assert answered(both) == 0
     assert all(sample["token_counts"][0] is not None for sample in both["samples"]["whatsup_demo_val"])
 
 
@@ -169,7 +169,7 @@ def test_the_response_cache_serves_no_answers_about_other_pictures(model: Steere
     found = []
     for row in ({"image_id": "a"}, {"image_id": "b"}, {"image_id": "a"}, {"id": 1}):
         model.task_dict = {"t": {"test": table(row)}}
-        found.append(_of_documents(model, "t"))
+        found.append(_of_documents(model.task_dict["t"]))
     assert found[0] == found[2] and len(set(found)) == 3
 
 

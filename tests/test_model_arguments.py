@@ -1,6 +1,8 @@
-"""Wrong model arguments: what each error says, on one line, in the shared code and through both adapters."""
+"""Model arguments: what the error says about each wrong one, on one line, in the shared code and both adapters."""
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -8,13 +10,17 @@ from typing import Any
 import lmms_eval.models
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from adaptvis_plugin.models.loading import load_model
-from adaptvis_plugin.models.options import Loading
+from adaptvis_plugin.cli import app
+from adaptvis_plugin.decoding import ScalingVis
+from adaptvis_plugin.lmms_eval.plugin import FAMILIES
+from adaptvis_plugin.methods import METHODS, hyper_parameters
+from adaptvis_plugin.models.arguments import ModelArguments, argument_help
 from adaptvis_plugin.models.presets import load_preset
-from adaptvis_plugin.models.runner import Runner, Setup
-from adaptvis_plugin.vlmevalkit.arguments import Arguments, parse_model_args
-from tests.wrong_input import checkpoint, config, refusal
+from adaptvis_plugin.models.runner import Runner
+from adaptvis_plugin.vlmevalkit.arguments import model_arguments, parse_model_args
+from tests.wrong_input import checkpoint, config, load, refusal
 
 DTYPES = "give one of auto, float32, bfloat16, float16, float64"
 DEVICES = "give cpu, cuda or cuda:N"
@@ -49,24 +55,24 @@ OPTIONS: list[tuple[dict[str, Any], list[str]]] = [
 
 @pytest.mark.parametrize(("options", "words"), OPTIONS, ids=lambda value: str(value)[:40])
 def test_an_unusable_option_is_named_with_the_rule(options: dict[str, Any], words: list[str]) -> None:
-    said = refusal(lambda: load_model("demo", **options))
+    said = refusal(lambda: load("demo", **options))
     assert [word for word in words if word not in said] == []
 
 
 @pytest.mark.skipif(find_spec("flash_attn") is not None, reason="is about a machine without flash attention")
 def test_a_kernel_that_is_not_installed_is_named() -> None:
-    said = refusal(lambda: load_model("demo", attn_implementation="flash_attention_2"))
+    said = refusal(lambda: load("demo", attn_implementation="flash_attention_2"))
     assert "attn_implementation=flash_attention_2" in said and "Without attn_implementation" in said
 
 
 @pytest.mark.parametrize("spelling", [True, "true", "True"])
 def test_spellings_of_true(spelling: Any) -> None:
-    assert Loading(trust_remote_code=spelling).trust_remote_code is True
+    assert ModelArguments(method="baseline", pretrained="demo", trust_remote_code=spelling).trust_remote_code is True
 
 
 @pytest.mark.parametrize("spelling", [False, "false", "False"])
 def test_spellings_of_false(spelling: Any) -> None:
-    assert Loading(trust_remote_code=spelling).trust_remote_code is False
+    assert ModelArguments(method="baseline", pretrained="demo", trust_remote_code=spelling).trust_remote_code is False
 
 
 COEFFICIENT = "a finite number >= 0"
@@ -78,11 +84,11 @@ SETUPS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("scalingvis", {"alpha": float("inf")}, ["alpha=inf", COEFFICIENT]),
     ("scalingvis", {"alpha": True}, ["alpha=True", COEFFICIENT]),
     ("scalingvis", {"alhpa": 1}, ["alhpa=1", "Did you mean alpha?"]),
-    ("scalingvis", {"threshold": 0.4}, ["threshold=0.4", "threshold is one of adaptvis"]),
-    ("adaptvis", {"alpha": 0.5}, ["alpha=0.5", "alpha_low, alpha_high, threshold", "alpha is one of scalingvis"]),
+    ("scalingvis", {"threshold": 0.4}, ["threshold=0.4", "threshold belongs to adaptvis"]),
+    ("adaptvis", {"alpha": 0.5}, ["alpha=0.5", "alpha_low, alpha_high, threshold", "alpha belongs to scalingvis"]),
     ("adaptvis", {"threshold": 2}, ["threshold=2", "[0, 1]"]),
     ("adaptvis", {"alpha_low": -0.5}, ["alpha_low=-0.5", COEFFICIENT]),
-    ("baseline", {"alpha": 1}, ["alpha=1", "none", "alpha is one of scalingvis"]),
+    ("baseline", {"alpha": 1}, ["alpha=1", "none", "alpha belongs to scalingvis"]),
     ("baseline", {"trust_remote_cod": True}, ["trust_remote_cod=True", "Did you mean trust_remote_code?"]),
     ("baseline", {"colour": None}, ["colour=None", "the hyper-parameters of baseline are: none"]),
     ("baseline", {"prompt": "foo"}, ["prompt='foo'", "paper", "chat"]),
@@ -96,29 +102,30 @@ SETUPS: list[tuple[str, dict[str, Any], list[str]]] = [
 
 @pytest.mark.parametrize(("method", "values", "words"), SETUPS)
 def test_a_wrong_setting_is_named(method: str, values: dict[str, Any], words: list[str]) -> None:
-    values = dict(values)
-    preset, prompt = values.pop("preset", None), values.pop("prompt", None)
-    said = refusal(lambda: Setup.create(method, "demo", preset, prompt, values, ["trust_remote_code"]))
+    said = refusal(lambda: ModelArguments(method=method, pretrained="demo", **values))
     assert [word for word in words if word not in said] == []
 
 
 PRESETS: list[tuple[str, list[str]]] = [
-    ("prompt: chat", ["description", "Field required"]),
-    ("description: x\nprompt: latin", ["prompt", "'latin'", "'paper' or 'chat'"]),
-    ("description: x\npretrained: demo", ["pretrained", "'demo'", "valid tuple"]),
-    ("description: x\nalpha: 2", ["alpha", "Extra inputs are not permitted"]),
-    ("description: x\nsettings: {vsr: {scalingvis: {alpha: -1}}}", ["vsr: scalingvis: alpha=-1.0", COEFFICIENT]),
-    ("description: x\nsettings: {vsr: {scalingvis: {alpha: abc}}}", ["settings.vsr.scalingvis.alpha", "'abc'"]),
-    ("description: x\nsettings: {vsr: {scalingvis: {alpha: yes}}}", ["settings.vsr.scalingvis.alpha", "(true)"]),
-    ("description: x\nsettings: {vsr: {adaptvis: {threshold: 2}}}", ["vsr: adaptvis", "takes alpha_low, alpha_high"]),
-    ("description: x\nsettings: {vsr: {sharpvis: {alpha: 2}}}", ["vsr: sharpvis", "there are: baseline, scalingvis"]),
+    ("prompt: chat", ["give description: a text: where the settings come from"]),
+    ("description: x\nprompt: latin", ["prompt='latin'", "give paper (the authors' wording) or chat"]),
+    ("description: x\npretrained: demo", ["pretrained='demo'", "give a list of the checkpoints"]),
+    ("description: x\nalpha: 2", ["unknown key alpha=2; there are description, pretrained, prompt, settings"]),
+    ("description: x\npromt: chat", ["unknown key promt='chat'", "Did you mean prompt?"]),
+    ("description: x\npromt: chat\nprompt: latin", ["unknown key promt='chat'", "prompt='latin'"]),
+    ("description: x\nsettings: {vsr: 2}", ["settings.vsr=2: give hyper-parameters by task and method"]),
+    ("description: x\nsettings: {vsr: {scalingvis: {alpha: -1}}}", ["settings.vsr.scalingvis: alpha=-1", COEFFICIENT]),
+    ("description: x\nsettings: {vsr: {scalingvis: {alpha: abc}}}", ["vsr.scalingvis: alpha='abc'", COEFFICIENT]),
+    ("description: x\nsettings: {vsr: {scalingvis: {alpha: yes}}}", ["vsr.scalingvis: alpha=True", COEFFICIENT]),
+    ("description: x\nsettings: {vsr: {adaptvis: {threshold: 2}}}", ["vsr.adaptvis", "takes alpha_low, alpha_high"]),
+    ("description: x\nsettings: {vsr: {sharpvis: {alpha: 2}}}", ["vsr.sharpvis", "there are: baseline, scalingvis"]),
     ("description: x\nsettings: {vsr_val: {scalingvis: {alpha: 2}}}", ["vsr_val", "never looked up", "write vsr,"]),
     ("description: x\nsettings: {VSR_QA: {scalingvis: {alpha: 2}}}", ["VSR_QA", "never looked up", "write vsr,"]),
     (
         "description: x\nsettings: {refcoco_seg_val: {scalingvis: {alpha: 2}}}",
         ["refcoco_seg_val", "write refcoco_seg,"],
     ),
-    ("- a\n- list", ["['a', 'list']"]),
+    ("- a\n- list", ["['a', 'list'] is not a mapping", "give description, pretrained"]),
     ("description: [", ["not YAML"]),
     ("description: x\n\tprompt: chat", ["not YAML"]),
 ]
@@ -134,16 +141,16 @@ def test_a_wrong_preset_is_named_with_file_and_key(tmp_path: Path, content: str,
 
 
 def test_a_preset_s_task_that_looks_misspelt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It may be a task of the user's own, so it is no error until the task it may have meant has no settings."""
+    """It may be a task of the user's own, so it is an error only once the task it may have meant has no settings."""
     file = tmp_path / "mine.yaml"
     file.write_text("description: x\nsettings: {whatsup_controled_a: {scalingvis: {alpha: 2}}, pope: {}}")
-    setup = Setup.create("scalingvis", "demo", str(file), None, {})
+    arguments = ModelArguments(method="scalingvis", pretrained="demo", preset=str(file))
     load_preset(file)
     assert [record.getMessage() for record in caplog.records] == [
-        "a preset has settings for the task 'whatsup_controled_a', which is none of this plugin's; did you mean "
+        "a preset has settings for the task 'whatsup_controled_a', which this plugin does not have; did you mean "
         "'whatsup_controlled_a'?"
     ]
-    said = refusal(lambda: setup.choose("whatsup_controlled_a_val"))
+    said = refusal(lambda: arguments.choose("whatsup_controlled_a_val"))
     assert "so give alpha" in said and "it has some for 'whatsup_controled_a'" in said
 
 
@@ -156,8 +163,7 @@ def through_lmms_eval(text: str, method: str = "scalingvis") -> Any:
 
 
 def through_vlmevalkit(text: str, method: str = "scalingvis") -> Any:
-    arguments = Arguments.parse(method, **parse_model_args(text))
-    return Runner(arguments.setup, **arguments.loading())
+    return Runner(model_arguments(method=method, **parse_model_args(text)))
 
 
 ADAPTERS = pytest.mark.parametrize("build", [through_lmms_eval, through_vlmevalkit])
@@ -179,7 +185,7 @@ TEXTS: list[tuple[str, list[str]]] = [
     ("pretrained=demo,alpha=no", ["alpha='no'", COEFFICIENT]),
     ("pretrained=demo,alpha=1:30", ["alpha='1:30'", COEFFICIENT]),
     ("pretrained=demo,alpha=0.5,alpha=0.8", ["alpha is given twice"]),
-    ("pretrained=demo,alpha_low=0.5", ["alpha_low=0.5", "alpha_low is one of adaptvis"]),
+    ("pretrained=demo,alpha_low=0.5", ["alpha_low=0.5", "alpha_low belongs to adaptvis"]),
     ("pretrained=demo,devce=cpu", ["devce='cpu'", "Did you mean device?"]),
     ("pretrained=demo,prompt=foo", ["prompt='foo'", "paper", "chat"]),
     ("pretrained=demo,preset=foo", ["'foo'", "presets are"]),
@@ -192,6 +198,110 @@ TEXTS: list[tuple[str, list[str]]] = [
 def test_both_adapters_name_what_is_wrong(build: Callable[[str], Any], text: str, words: list[str]) -> None:
     said = refusal(lambda: build(text))
     assert [word for word in words if word not in said] == []
+
+
+MISSPELT = {
+    "atn_implementation": "attn_implementation",
+    "batchsize": "batch_size",
+    "dvice": "device",
+    "dvice_map": "device_map",
+    "dtyp": "dtype",
+    "max_new_token": "max_new_tokens",
+    "pretraned": "pretrained",
+    "presett": "preset",
+    "promt": "prompt",
+    "revison": "revision",
+    "trust_remote": "trust_remote_code",
+    "methd": "method",
+    "alhpa": "alpha",
+}
+
+
+def test_every_argument_is_misspelt_once() -> None:
+    assert {*MISSPELT.values()} == {*ModelArguments.model_fields, *hyper_parameters("scalingvis")}
+
+
+@ADAPTERS
+@pytest.mark.parametrize(("misspelt", "right"), MISSPELT.items())
+def test_a_misspelt_argument_gets_the_right_suggestion(build: Callable[[str], Any], misspelt: str, right: str) -> None:
+    said = refusal(lambda: build(f"pretrained=demo,{misspelt}=1"))
+    assert said.startswith(f"unknown model_args {misspelt}=1; ") and said.endswith(f". Did you mean {right}?")
+
+
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [("max_new_tokens=4", "give it as --gen_kwargs max_new_tokens=N"), ("method=adaptvis", "the model's name says")],
+)
+def test_what_lmms_eval_takes_elsewhere_is_refused_with_the_place(text: str, instead: str) -> None:
+    assert instead in refusal(lambda: through_lmms_eval(f"pretrained=demo,{text}"))
+
+
+def test_several_wrong_arguments_are_named_at_once() -> None:
+    said = refusal(lambda: ModelArguments(method="baseline", pretrained="demo", dtype="int8", prompt="foo"))
+    assert "dtype='int8': give one of" in said and "; " in said and "prompt='foo': give paper" in said
+
+
+@pytest.mark.parametrize("missing", ["method", "pretrained"])
+def test_a_missing_argument_is_named_with_its_description(missing: str) -> None:
+    given = {"method": "baseline", "pretrained": "demo", missing: None}
+    rule = ModelArguments.descriptions()[missing].replace("`", "")
+    assert refusal(lambda: ModelArguments(**given)) == f"give {missing}: {rule}"
+
+
+def test_arguments_cannot_be_changed() -> None:
+    arguments = ModelArguments(method="scalingvis", pretrained="demo", alpha=0.5)
+    for name in ("dtype", "alpha"):
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(arguments, name, "auto")
+
+
+# One description, shown in every place where people look for it.
+
+
+@dataclass(frozen=True)
+class Styled(ScalingVis):
+    """A method with hyper-parameters that are not numbers."""
+
+    style: str
+    twice: bool
+
+    @classmethod
+    def check(cls, name: str, value: Any) -> None:
+        if not isinstance(value, {"style": str, "twice": bool}.get(name, float)):
+            raise ValueError(f"{name}={value!r}: not for this method")
+
+
+def test_hyper_parameters_of_a_new_method_may_be_of_any_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "styled", f"{__name__}:Styled")
+    file = tmp_path / "mine.yaml"
+    file.write_text("description: x\nsettings: {vsr: {styled: {alpha: 0.5, style: bold, twice: yes}}}")
+    given = {"method": "styled", "pretrained": "demo", "preset": str(file)}
+    assert ModelArguments(**given).choose("vsr") == Styled(0.5, "bold", True)
+    assert ModelArguments(**given, style="thin", twice=False).choose("vsr") == Styled(0.5, "thin", False)
+    assert refusal(lambda: ModelArguments(**given, twice="no")) == "twice='no': not for this method"
+    file.write_text(file.read_text().replace("bold", "2"))
+    assert "settings.vsr.styled: style=2: not for this method" in refusal(lambda: load_preset(file))
+
+
+def test_the_readme_s_table_is_the_description() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^\| argument \| meaning \|\n\|---\|---\|\n((?:\|.*\n)+)", readme, re.MULTILINE)
+    rows = [f"| `{name}` | {description} |" for name, description in ModelArguments.descriptions().items()]
+    assert table.splitlines() == rows
+
+
+def test_every_model_of_lmms_eval_explains_its_arguments() -> None:
+    for method in METHODS:
+        for family in FAMILIES:
+            model = lmms_eval.models.get_model(f"{family}_{method}")
+            assert argument_help(method) in str(model.__doc__)
+    assert "alpha_low, alpha_high, threshold: the hyper-parameters of adaptvis" in argument_help("adaptvis")
+
+
+def test_the_help_of_vlmevalkit_s_command_explains_the_arguments() -> None:
+    shown = " ".join(CliRunner().invoke(app, ["vlmeval", "--help"], env={"COLUMNS": "100000"}).output.split())
+    for line in argument_help(*METHODS).splitlines():
+        assert line in shown, line
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "abc", "auto", "1.5", "true"])
@@ -213,7 +323,7 @@ def test_batch_size_in_lmms_eval_s_model_args_is_refused_with_the_option_to_use(
 @pytest.mark.parametrize("alpha", ["1e-1", "0.1", ".1"])
 def test_numbers_may_be_written_in_every_usual_way(build: Callable[[str], Any], alpha: str) -> None:
     found = build(f"pretrained=demo,alpha={alpha},trust_remote_code=False")
-    assert getattr(found, "runner", found).setup.overrides == {"alpha": 0.1}
+    assert getattr(found, "runner", found).arguments.overrides == {"alpha": 0.1}
 
 
 @ADAPTERS

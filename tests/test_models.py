@@ -13,13 +13,14 @@ from adaptvis_plugin.data.demo.rows import demo_rows
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import AdaptVis, Baseline, ScalingVis
 from adaptvis_plugin.models import find_preset, load_preset
-from adaptvis_plugin.models.loading import load_model
+from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.presets import choose_method
 from adaptvis_plugin.models.prompts import chat_text, encode, paper_text
-from adaptvis_plugin.models.runner import Question, Runner, Setup
+from adaptvis_plugin.models.runner import Prompt, Runner
 from adaptvis_plugin.paths import DEMO_MODEL
 from tests.families import FAMILIES, PROCESSORS
 from tests.families.checkpoint import write
+from tests.wrong_input import load
 
 AUTHORS = {
     "whatsup_controlled_a": (0.8, 0.5, 1.5, 0.4),
@@ -50,7 +51,7 @@ def test_each_value_can_be_overridden_alone() -> None:
 
 def test_a_value_out_of_range_is_refused_before_a_checkpoint_is_read() -> None:
     with pytest.raises(ValueError, match="threshold=40"):
-        Setup.create("adaptvis", "somebody/a-checkpoint-that-is-not-there", None, None, {"threshold": 40})
+        ModelArguments(method="adaptvis", pretrained="somebody/a-checkpoint-that-is-not-there", threshold=40)
 
 
 def test_presets_are_found_by_checkpoint() -> None:
@@ -73,7 +74,7 @@ def test_a_task_without_settings_needs_values() -> None:
 
 def test_prompts_of_the_demo_model() -> None:
     """Golden: what the model is asked, to the letter."""
-    _, processor = load_model("demo")
+    _, processor = load("demo")
     question = "Where is the mug in relation to the table? Answer with left, right, on or under."
     assert paper_text(processor, paper_prompt(question)) == f"<image>\nUSER: {question}\nASSISTANT:"
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
@@ -82,14 +83,14 @@ def test_prompts_of_the_demo_model() -> None:
 
 @pytest.mark.parametrize("loading", [{"device_map": "auto"}, {"dtype": "bfloat16"}, {"attn_implementation": "eager"}])
 def test_where_and_how_a_model_is_loaded_does_not_change_the_answers(loading: dict[str, str]) -> None:
-    setup = Setup.create("adaptvis", "demo", None, None, {})
-    method = setup.choose("whatsup_demo")
+    given = {"method": "adaptvis", "pretrained": "demo"}
+    method = ModelArguments(**given).choose("whatsup_demo")
     rows = demo_rows()[:16]
     answers = []
-    for runner in (Runner(setup), Runner(setup, **loading)):
+    for runner in (Runner(ModelArguments(**given)), Runner(ModelArguments(**given, **loading))):
         messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where?"}]}]
-        questions = [Question(runner.render(messages, row["question"], row["prompt"]), (row["image"],)) for row in rows]
-        answers.append(runner.answer(questions, method, max_new_tokens=3))
+        prompts = [Prompt(runner.render(messages, row["question"], row["prompt"]), (row["image"],)) for row in rows]
+        answers.append(runner.answer(prompts, method, max_new_tokens=3))
     assert [answer.text for answer in answers[1]] == [answer.text for answer in answers[0]]
 
 
@@ -100,11 +101,11 @@ def test_a_quantised_checkpoint_names_what_it_needs(tmp_path: Path) -> None:
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ImportError, match="requires bitsandbytes"):
-        load_model(str(folder))
+        load(str(folder))
 
 
 def test_an_image_without_its_token_is_named() -> None:
-    _, processor = load_model("demo")
+    _, processor = load("demo")
     image = Image.new("RGB", (128, 128))
     with pytest.raises(ValueError, match=r"row 1: the prompt holds 0 image token\(s\) '<image>' for 1 image"):
         encode(processor, ["<image>\nUSER: a\nASSISTANT:", "USER: b\nASSISTANT:"], [[image], [image]])
@@ -129,7 +130,7 @@ def test_a_checkpoints_own_processor_that_takes_a_flat_list_of_images_is_named(
     path = tmp_path / "processor_config.json"
     own = {"processor_class": "OwnProcessor", "auto_map": {"AutoProcessor": "processing_own.OwnProcessor"}}
     path.write_text(json.dumps({**json.loads(path.read_text()), **own}))
-    _, processor = load_model(str(tmp_path), device="cpu", trust_remote_code=True)
+    _, processor = load(str(tmp_path), device="cpu", trust_remote_code=True)
     image = Image.new("RGB", (32, 32))
     assert len(encode(processor, ["Where is it?"], [[]])["input_ids"]) == 1
     named = r"^OwnProcessor .* `images` as one list per row: .* no attribute 'convert'; use"
@@ -140,4 +141,4 @@ def test_a_checkpoints_own_processor_that_takes_a_flat_list_of_images_is_named(
 def test_a_text_model_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(ValueError, match="model type 'llama' is not an image-text-to-text model"):
-        load_model(str(tmp_path))
+        load(str(tmp_path))

@@ -25,10 +25,11 @@ from lmms_eval.tasks import TaskManager
 import lmms_eval.models
 assert "llava_adaptvis" in lmms_eval.models.list_available_models()
 assert Path(TaskManager().task_index["whatsup_demo"]["yaml_path"]).is_relative_to(installed)
+from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.models import load_preset
 load_preset("llava-1.5-7b")
-load_model("demo")
+load_model(ModelArguments(method="baseline", pretrained="demo"))
 """
 
 

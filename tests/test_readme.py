@@ -17,7 +17,8 @@ from PIL import Image
 
 from adaptvis_plugin.cli.demo import task_descriptions
 from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
-from adaptvis_plugin.models.runner import Setup
+from adaptvis_plugin.models.arguments import ModelArguments
+from adaptvis_plugin.models.validation import parse_value
 from adaptvis_plugin.vlmevalkit.names import model_names as vlmevalkit_names
 from adaptvis_plugin.vlmevalkit.names import own_data_sets
 from tests.data_helpers import official, serve, sources
@@ -51,7 +52,7 @@ def pip(extra: str) -> Elsewhere:
 
 def hub(checkpoint: str) -> Elsewhere:
     return Elsewhere(
-        "it fetches a checkpoint of many gigabytes", f"{checkpoint}.*is neither a local folder nor could it"
+        "it fetches a checkpoint of many gigabytes", f"{checkpoint}.*is not a local folder, and it could not be fetched"
     )
 
 
@@ -203,9 +204,11 @@ def test_lmms_eval_commands_name_models_tasks_and_arguments_that_exist() -> None
         family, method = model.split("_")
         pretrained = given.pop("pretrained", FAMILIES[family])
         assert pretrained is not None
-        setup = Setup.create(method, pretrained, None, None, {name: float(text) for name, text in given.items()})
+        arguments = ModelArguments(
+            method=method, pretrained=pretrained, **{name: parse_value(text) for name, text in given.items()}
+        )
         for task in str(value(command, "--tasks")).split(","):
-            setup.choose({"whatsup": "whatsup_controlled_a"}.get(task, task))
+            arguments.choose({"whatsup": "whatsup_controlled_a"}.get(task, task))
 
 
 def test_vlmevalkit_names_exist() -> None:

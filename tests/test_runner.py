@@ -13,34 +13,35 @@ import torch
 
 from adaptvis_plugin.data.demo.rows import DemoRow, demo_rows
 from adaptvis_plugin.decoding import NonFiniteLogitsError
-from adaptvis_plugin.models.runner import Question, Runner, Setup
+from adaptvis_plugin.models.arguments import ModelArguments
+from adaptvis_plugin.models.runner import Prompt, Runner
 from adaptvis_plugin.paths import DEMO_MODEL
 
-END, LINE_BREAK, BED, VOCABULARY = 1, 203, 427, 500
+END, PAD, LINE_BREAK, BED, VOCABULARY = 1, 3, 203, 427, 500
 """Tokens of the demo model."""
 
 OUT_OF_MEMORY = """
 import re, resource
 from adaptvis_plugin.data.demo.rows import demo_rows
-from adaptvis_plugin.models.runner import Question, Runner, Setup
+from adaptvis_plugin.models.arguments import ModelArguments
+from adaptvis_plugin.models.runner import Prompt, Runner
 
-setup = Setup.create("scalingvis", "demo", None, None, {"alpha": 0.5})
-runner = Runner(setup, device="cpu")
+runner = Runner(ModelArguments(method="scalingvis", pretrained="demo", alpha=0.5, device="cpu"))
 messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where?"}]}]
-questions = [Question(runner.render(messages, row["question"], row["prompt"]), (row["image"],)) for row in demo_rows()]
-method = setup.choose("whatsup_demo")
-encoded = runner.encode(questions)
-runner.answer(questions[:8], method, max_new_tokens=2)
+prompts = [Prompt(runner.render(messages, row["question"], row["prompt"]), (row["image"],)) for row in demo_rows()]
+method = runner.arguments.choose("whatsup_demo")
+encoded = runner.encode(prompts)
+runner.answer(prompts[:8], method, max_new_tokens=2)
 
 used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + 60 * 2**20, resource.RLIM_INFINITY))
-tight = runner.answer(questions, method, encoded, max_new_tokens=2)
+tight = runner.answer(prompts, method, encoded, max_new_tokens=2)
 fewer = runner.most_rows
 
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-runner.most_rows = len(questions)
-roomy = runner.answer(questions, method, encoded, max_new_tokens=2)
-assert runner.most_rows == len(questions)
+runner.most_rows = len(prompts)
+roomy = runner.answer(prompts, method, encoded, max_new_tokens=2)
+assert runner.most_rows == len(prompts)
 assert [answer.text for answer in tight] == [answer.text for answer in roomy]
 assert max(abs(a.confidence - b.confidence) for a, b in zip(tight, roomy)) < 1e-4
 print("most rows:", fewer)
@@ -68,7 +69,8 @@ def checkpoint(folder: Path, **generation: Any) -> Path:
 
 
 def steered(checkpoint: Path) -> Runner:
-    return Runner(Setup.create("scalingvis", str(checkpoint), None, "chat", {"alpha": 0.5}), device="cpu")
+    given = {"pretrained": str(checkpoint), "prompt": "chat", "alpha": 0.5, "device": "cpu"}
+    return Runner(ModelArguments(method="scalingvis", **given))
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +82,8 @@ def talkative(tmp_path_factory: pytest.TempPathFactory) -> Runner:
 def answers(runner: Runner, tokens: int, **generation: Any) -> list[tuple[str, int]]:
     """Text and tokens; of six scenes, the last of which has the first one's picture."""
     rows = [*demo_rows()[::80], demo_rows()[0]]
-    questions = [Question(runner.render(turn(row), row["question"], row["prompt"]), (row["image"],)) for row in rows]
-    found = runner.answer(questions, runner.setup.choose("whatsup_demo"), max_new_tokens=tokens, **generation)
+    prompts = [Prompt(runner.render(turn(row), row["question"], row["prompt"]), (row["image"],)) for row in rows]
+    found = runner.answer(prompts, runner.arguments.choose("whatsup_demo"), max_new_tokens=tokens, **generation)
     return [(answer.text, answer.output_tokens) for answer in found]
 
 
@@ -107,14 +109,27 @@ def test_a_prompt_and_an_answer_that_meet_in_line_breaks_do_not_stop_at_an_empty
     assert answers(runner, 4, stop_strings=["\n\n"]) == free
 
 
-def test_each_row_of_a_batch_stops_on_its_own(talkative: Runner) -> None:
-    free = answers(talkative, 6)
-    stopped = answers(talkative, 6, stop_strings=["Under"])
+@pytest.mark.parametrize("padding", [PAD, END])
+def test_each_row_of_a_batch_stops_on_its_own(padding: int, tmp_path: Path) -> None:
+    """Also where rows that have ended are padded with the end token, as in many checkpoints."""
+    runner = steered(checkpoint(tmp_path / "demo", suppress_tokens=[END], pad_token_id=padding))
+    free = answers(runner, 6)
+    stopped = answers(runner, 6, stop_strings=["Under"])
     for (text, _), (cut, tokens) in zip(free, stopped, strict=True):
         assert cut == text.split("Under")[0]
         words = sum(letter.isupper() for letter in cut)  # each is one token: LeftUnderUnder
         assert tokens == (words + 1 if "Under" in text else 6)
     assert len({tokens for _, tokens in stopped}) > 1
+
+
+def test_an_answer_s_own_end_counts_once(tmp_path: Path) -> None:
+    """Whatever pads the rows that end before others; a stop string that none of them says changes nothing."""
+    counted = []
+    for padding in (PAD, END):
+        runner = steered(checkpoint(tmp_path / f"demo{padding}", pad_token_id=padding))
+        counted += [answers(runner, 6), answers(runner, 6, stop_strings=["nowhere"])]
+    assert all(found == counted[0] for found in counted)
+    assert all(1 < tokens <= 6 for _, tokens in counted[0])
 
 
 @pytest.mark.parametrize("brought", ["Under", ["Under"]])
@@ -132,7 +147,7 @@ def test_a_checkpoint_s_own_stop_strings_hold(brought: str | list[str], talkativ
     ],
 )
 def test_a_question_the_papers_prompt_does_not_fit_is_told_of_the_other(content: list[str], complaint: str) -> None:
-    runner = Runner(Setup.create("scalingvis", "demo", None, "paper", {"alpha": 0.5}), device="cpu")
+    runner = Runner(ModelArguments(method="scalingvis", pretrained="demo", prompt="paper", alpha=0.5, device="cpu"))
     parts = [{"type": kind, **({"text": "Is it?"} if kind == "text" else {})} for kind in content]
     with pytest.raises(ValueError, match=f"one image and a question after it, and {complaint}; use prompt=chat"):
         runner.render([{"role": "user", "content": parts}], "Is it?")
@@ -153,9 +168,9 @@ def test_logits_that_are_not_finite_name_the_question(tmp_path: Path) -> None:
     safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
     runner = steered(folder)
     rows = demo_rows()[::37]
-    questions = [Question(runner.render(turn(r), ""), (r["image"],), f"x, document {r['id']}") for r in rows]
+    prompts = [Prompt(runner.render(turn(r), ""), (r["image"],), f"x, document {r['id']}") for r in rows]
     hit = [f"x, document {row['id']}" for row in rows if " bed" in row["question"]]
     for most, named in ((len(rows), "; ".join(hit)), (1, hit[0])):
         runner.most_rows = most
         with pytest.raises(NonFiniteLogitsError, match=f"^{named}: .*not finite.*Likely cause: the weights"):
-            runner.answer(questions, runner.setup.choose("whatsup_demo"))
+            runner.answer(prompts, runner.arguments.choose("whatsup_demo"))

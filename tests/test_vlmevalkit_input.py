@@ -222,10 +222,10 @@ picture = os.path.join(os.getcwd(), "picture.png")
 load_table("demo")[0]["image"].save(picture)
 paper = SteeredVLM(method="scalingvis", pretrained="demo", prompt="paper", alpha=0.5)
 image, text = {"type": "image", "value": picture}, {"type": "text", "value": "Is it?"}
-say("plain", paper.question([image, text]).text)
-say("theirs", paper.question([image, {**text, "prompt": "Describe the picture."}]).text)
+say("plain", paper.prompt([image, text]).text)
+say("theirs", paper.prompt([image, {**text, "prompt": "Describe the picture."}]).text)
 try:
-    paper.question([image, image, text], "MMMU, index 7")
+    paper.prompt([image, image, text], "MMMU, index 7")
 except ValueError as error:
     say("images", str(error))
 
@@ -279,4 +279,4 @@ def test_logits_that_are_not_finite_end_the_run_and_name_the_row(failing: tuple[
 def test_answers_of_another_checkpoint_in_the_same_folder_are_refused(failing: tuple[dict[str, Any], Path]) -> None:
     status, errors = failing[0]["other"]
     assert status == 2
-    assert "the answers there are were made with checkpoint=" in errors and "Use another --work-dir" in errors
+    assert "the existing answers were made with checkpoint=" in errors and "Use another --work-dir" in errors

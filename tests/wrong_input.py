@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from adaptvis_plugin.models.arguments import ModelArguments
+from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.paths import DEMO_MODEL
 
 WEIGHTS = "model.safetensors"
@@ -20,6 +22,11 @@ def refusal(call: Callable[[], object]) -> str:
         call()
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def load(pretrained: Any, **options: Any) -> Any:
+    """A model and its processor."""
+    return load_model(ModelArguments(method="baseline", pretrained=pretrained, **options))
 
 
 def checkpoint(folder: Path) -> Path:

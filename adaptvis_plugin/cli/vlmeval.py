@@ -1,25 +1,35 @@
 """`adaptvis vlmeval`: VLMEvalKit's own runner, with this plugin's models and data sets."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from adaptvis_plugin.data import DataError
+from adaptvis_plugin.methods import METHODS
+from adaptvis_plugin.models.arguments import argument_help
 from adaptvis_plugin.vlmevalkit.registration import FrameworkError, register
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Settings of the command: what it does not know is the runner's."""
 
 
+class VlmevalCommand(TyperCommand):
+    """The command with the models' arguments in its help; importing the methods for it takes seconds."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        (option,) = [option for option in self.params if option.name == "model_args"]
+        lines = [str(option.help), *argument_help(*METHODS).splitlines()]  # type: ignore[attr-defined]
+        option.help = "\n\n".join(lines)  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
+
+
 def vlmeval(
     context: typer.Context,
     model_args: Annotated[
         str,
-        typer.Option(
-            help="Arguments of this plugin's models, as NAME=VALUE,NAME=VALUE: pretrained, preset, prompt, alpha, "
-            "alpha_low, alpha_high, threshold, max_new_tokens, batch_size, dtype, device, device_map, "
-            "attn_implementation, revision, trust_remote_code."
-        ),
+        typer.Option(help="Arguments of this plugin's models, as NAME=VALUE,NAME=VALUE:"),
     ] = "",
 ) -> None:
     """Run VLMEvalKit's own runner with this plugin's models and data sets beside its own.

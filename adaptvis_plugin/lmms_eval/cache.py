@@ -1,16 +1,16 @@
-"""All that decides an answer of this plugin's models, for the key of lmms-eval's response cache (`--use_cache`).
+"""Complete keys for lmms-eval's response cache (`--use_cache`): everything that decides an answer of our models.
 
-The cache itself goes by the model's name and arguments as they were typed, the task's configuration, the number of the
-document and its question. An edited preset, another checkpoint in the same folder, or other pictures change none of
-them, and the answers of before would be served.
+lmms-eval's own key holds the model's name and arguments as typed, the task's configuration, the document's number and
+its question. It stays the same when a preset is edited, when the folder holds another checkpoint, or when the pictures
+are others, and the cache would serve the old answers.
 """
 
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
@@ -20,10 +20,9 @@ from lmms_eval.caching.response_cache import ResponseCache
 from adaptvis_plugin.models.identity import code_identity
 from adaptvis_plugin.models.runner import Runner
 
-if TYPE_CHECKING:
-    from adaptvis_plugin.lmms_eval.models import SteeredModel
-
 Execute = Callable[..., list[Any]]
+Documents = Mapping[str, Any]
+"""A task's rows by split."""
 
 
 def complete_keys() -> None:
@@ -35,46 +34,47 @@ def complete_keys() -> None:
 def _with_complete_keys(execute: Execute) -> Execute:
     @functools.wraps(execute)
     def completed(cache: Any, lm: Any, kind: str, requests: list[Instance]) -> list[Any]:
-        if isinstance(getattr(lm, "runner", None), Runner):
-            _complete(cache, lm, requests)
+        runner = getattr(lm, "runner", None)
+        if isinstance(runner, Runner):
+            _complete(cache, runner, {task: lm.task_dict[task] for task in {r.task_name for r in requests}})
         return execute(cache, lm, kind, requests)
 
     completed.adaptvis = True  # type: ignore[attr-defined]  # tells `complete_keys` that it was here
     return completed
 
 
-def _complete(cache: Any, lm: "SteeredModel", requests: list[Instance]) -> None:
+def _complete(cache: Any, runner: Runner, tasks: Mapping[str, Documents]) -> None:
     if not isinstance(getattr(cache, "_task_fingerprints", None), dict):
         raise ValueError(
-            "--use_cache: this version of lmms-eval makes the keys of its response cache in a way this plugin does not "
-            "know, and would serve answers of other settings. Leave it out, or use lmms-eval 0.7.3"
+            "--use_cache: this version of lmms-eval builds the keys of its response cache in a way that this plugin "
+            "does not know, and could serve answers of other settings. Leave it out, or use lmms-eval 0.7.3"
         )
     given = vars(cache).setdefault("adaptvis_given", dict(cache._task_fingerprints))
-    model = _of_model(lm)
-    for task in {request.task_name for request in requests}:
-        method: Any = lm.runner.setup.choose(task)
-        decisive = {**model, "method": asdict(method), "documents": _of_documents(lm, task)}
+    model = _of_model(runner)
+    for task, documents in tasks.items():
+        method: Any = runner.arguments.choose(task)
+        decisive = {**model, "method": asdict(method), "documents": _of_documents(documents)}
         text = f"{given.get(task, '')}|{json.dumps(decisive, sort_keys=True, default=str)}"
         cache._task_fingerprints[task] = hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _of_model(lm: "SteeredModel") -> dict[str, Any]:
-    setup, model = lm.runner.setup, lm.runner.model
+def _of_model(runner: Runner) -> dict[str, Any]:
+    model = runner.model
     return {
         "code": code_identity(),
         "libraries": [torch.__version__, transformers.__version__],
-        "checkpoint": lm.runner.checkpoint or getattr(model.config, "_commit_hash", None),
-        "prompt": setup.prompt,
-        # As they turned out: the device may be given beside the model's arguments, and `auto` may mean anything.
+        "checkpoint": runner.checkpoint or getattr(model.config, "_commit_hash", None),
+        "prompt": runner.arguments.prompt,
+        # From the model, not from its arguments: `auto` may mean anything, and the device may be given elsewhere.
         "computed": [model.dtype, model.device.type, model.config._attn_implementation],
     }
 
 
-def _of_documents(lm: "SteeredModel", task: str) -> str:
-    """What the rows hold that the question does not say, where they name their pictures as this plugin's tables do."""
+def _of_documents(documents: Documents) -> str:
+    """Return a digest of what decides an answer besides the question: the picture and the prompt, if rows name them."""
     digest = hashlib.sha256()
-    for split, documents in sorted(lm.task_dict[task].items()):
+    for split, rows in sorted(documents.items()):
         for column in ("image_id", "prompt"):
-            if column in (getattr(documents, "column_names", None) or ()):
-                digest.update(f"{split} {column} {list(documents[column])}".encode())
+            if column in (getattr(rows, "column_names", None) or ()):
+                digest.update(f"{split} {column} {list(rows[column])}".encode())
     return digest.hexdigest()

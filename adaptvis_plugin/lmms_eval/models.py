@@ -1,7 +1,7 @@
 """The models of lmms-eval: any Hugging Face VLM under one of the methods.
 
-`llava_adaptvis`, `vlm_scalingvis` and the other names of `plugin.model_names` are attributes of this module, made of
-`SteeredModel` on first use.
+`llava_adaptvis`, `vlm_scalingvis` and the other names of `plugin.model_names` are attributes of this module:
+subclasses of `SteeredModel`, built on first use.
 """
 
 import math
@@ -10,8 +10,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,26 +26,28 @@ from adaptvis_plugin.lmms_eval.cache import complete_keys
 from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
 from adaptvis_plugin.lmms_eval.summary import report
 from adaptvis_plugin.methods import METHODS
-from adaptvis_plugin.models.options import Loading
-from adaptvis_plugin.models.runner import Answer, Question, Runner, Setup, positive, read_image
+from adaptvis_plugin.models.arguments import ModelArguments, argument_help
+from adaptvis_plugin.models.batching import ahead, batches
+from adaptvis_plugin.models.runner import Answer, Prompt, Runner, read_image
+from adaptvis_plugin.models.validation import positive
 
-ARGUMENTS = ("pretrained", "preset", "prompt", "batch_size", *(field.name for field in fields(Loading)))
-"""Model arguments to suggest when a misspelt one is given."""
+NOT_HERE = {
+    "method": "the model's name says the method; leave it out",
+    "max_new_tokens": "give it as --gen_kwargs max_new_tokens=N",
+}
+"""Arguments that lmms-eval takes elsewhere -> where."""
 
 GREEDY = {"do_sample": (False, None), "num_beams": (1, None), "temperature": (0, 0.0, None)}
 """Generation options that may only have these values: the methods are defined for greedy decoding."""
 
-LENGTH_BUCKET = 64
-"""Characters of a question within which lengths count as the same when batches are formed."""
-
 NO_EFFECT = ("top_p", "top_k")
-"""Generation options that say nothing about greedy decoding, and that many tasks set all the same."""
+"""Generation options that have no effect on greedy decoding, and that many tasks set all the same."""
 
 FEWSHOT_DELIMITER = "\n\n"
-"""What lmms-eval writes into `until` where a task does not: what stands between the few-shot examples of a base model.
+"""What lmms-eval writes into `until` where a task does not: the separator of few-shot examples for base models.
 
 It would cut an answer after its first paragraph. lmms-eval's newest chat models (Qwen3.5, LFM2.5-VL, LLaVA-OneVision 2)
-go by no `until` at all; here a stop string that somebody asked for holds, and only this one does not."""
+ignore `until` altogether; here every stop string holds but this one."""
 
 
 @dataclass
@@ -57,73 +58,50 @@ class SteeredCounts(TokenCounts):
     alpha: float = math.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts, with `confidence` and `alpha` beside them."""
+        """Return the counts, with `confidence` and `alpha` beside them."""
         return {**super().to_dict(), "confidence": self.confidence, "alpha": self.alpha}
 
 
 class SteeredModel(lmms):
     """A Hugging Face vision-language model decoded under one method.
 
-    Args (all reachable through `--model_args`):
-        pretrained: hub name, folder, or `demo`.
-        preset: name or path of a preset; by default the one that names the checkpoint.
-        prompt: `paper` or `chat`; by default the preset's, else `chat`.
-        batch_size: rows per batch.
-        dtype, device, device_map, attn_implementation, revision, trust_remote_code: see `Loading`.
-        alpha, alpha_low, alpha_high, threshold: the method's hyper-parameters, in place of the preset's.
+    Args:
+        pretrained: See `ModelArguments`; by default the checkpoint that the model's name stands for.
+        **given: The other arguments of `ModelArguments`, all reachable through `--model_args`.
 
     Raises:
-        ValueError: for an unknown or unusable argument, before the checkpoint is read.
+        ValueError: If an argument is unknown or unusable, before the checkpoint is read.
     """
 
     is_simple = False
     method: str
     default_pretrained: str | None
 
-    def __init__(
-        self,
-        pretrained: str | None = None,
-        preset: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | str = 1,
-        dtype: str = "auto",
-        device: str | None = None,
-        device_map: str | None = None,
-        attn_implementation: str | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        **values: Any,
-    ) -> None:
+    def __init__(self, pretrained: str | None = None, **given: Any) -> None:
         super().__init__()
+        for name in (name for name in NOT_HERE if name in given):
+            raise ValueError(f"--model_args {name}={given[name]!r}: {NOT_HERE[name]}")
         pretrained = _given(pretrained) or self.default_pretrained
         if pretrained is None:
             raise ValueError("give the checkpoint: --model_args pretrained=NAME_OR_FOLDER (or pretrained=demo)")
-        given = {name: _given(value) for name, value in values.items()}
-        self.batch_size_per_gpu = positive("batch_size", batch_size)
-        setup = Setup.create(self.method, pretrained, _given(preset), _given(prompt), given, ARGUMENTS)
-        loading = Loading(
-            dtype=dtype,
-            device=_given(device),
-            device_map=_given(device_map),
-            attn_implementation=_given(attn_implementation),
-            revision=_given(revision),
-            trust_remote_code=trust_remote_code,
-        )
+        given = {name: _given(value) for name, value in given.items()}
+        arguments = ModelArguments(method=self.method, pretrained=pretrained, **given)
+        self.batch_size_per_gpu = arguments.batch_size
         self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         if self._world_size > 1:
             ranks = int(os.environ.get("LOCAL_WORLD_SIZE", self._world_size))
-            loading = loading.of_rank(self.accelerator.local_process_index, ranks, self.accelerator.device.type)
-        self.runner = Runner(setup, **asdict(loading))
+            arguments = arguments.of_rank(self.accelerator.local_process_index, ranks, self.accelerator.device.type)
+        self.runner = Runner(arguments)
         self._model = self.runner.model
         complete_keys()
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> "SteeredModel":
-        """As lmms-eval's own, with errors that say what is wrong; there the last of two values would win.
+        """Create a model from `--model_args`, as lmms-eval does, but refuse what it would misread.
 
         Raises:
-            ValueError: if it is not NAME=VALUE,..., or an argument comes twice, here or by an option of the command.
+            ValueError: If it is not NAME=VALUE,..., or an argument is given twice, here or by an option of the command.
         """
         if "{" not in arg_string and (odd := [part for part in arg_string.split(",") if part and "=" not in part]):
             raise ValueError(f"--model_args {arg_string}: {odd[0]!r} is not NAME=VALUE; write for example alpha=0.8")
@@ -145,18 +123,22 @@ class SteeredModel(lmms):
 
     @property
     def device(self) -> torch.device:
-        """Where the inputs go."""
+        """The device of the inputs."""
         return self._model.device
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
-        """Answer every request, in order; nothing is decoded before all of them are known to be answerable."""
+        """Answer every request, in order; check all of their settings before the first is decoded."""
         groups: dict[tuple[Hashable, ...], list[int]] = defaultdict(list)
         plans = []
         for place, request in enumerate(requests):
             _, _, options, _, task, _ = request.args
-            method = self.runner.setup.choose(task)
+            method = self.runner.arguments.choose(task)
             plans.append((method, generation_options(options, task)))
             groups[method, repr(sorted(plans[-1][1].items()))].append(place)
+
+        def load(batch: list[int]) -> tuple[list[int], list[Prompt], BatchFeature]:
+            prompts = [self._prompt(requests[place]) for place in batch]
+            return batch, prompts, self.runner.encode(prompts)
 
         results: list[GenerationResult | None] = [None] * len(requests)
         done: list[Answer] = []
@@ -164,9 +146,9 @@ class SteeredModel(lmms):
         with tqdm(total=len(requests), desc=f"{self.method} decoding", disable=self.rank != 0) as progress:
             for places in groups.values():
                 method, options = plans[places[0]]
-                for batch, questions, encoded in self._ahead(requests, places):
+                for batch, prompts, encoded in ahead(self._batches(requests, places), load):
                     start = time.perf_counter()
-                    answers = self.runner.answer(questions, method, encoded, **options)
+                    answers = self.runner.answer(prompts, method, encoded, **options)
                     elapsed += time.perf_counter() - start
                     done += answers
                     for place, answer in zip(batch, answers, strict=True):
@@ -184,42 +166,17 @@ class SteeredModel(lmms):
             report(done, elapsed, self.runner.decoder.stats)
         return [result for result in results if result is not None]
 
-    def _ahead(
-        self, requests: list[Instance], places: list[int]
-    ) -> Iterator[tuple[list[int], list[Question], BatchFeature]]:
-        """The batches, each read and preprocessed in a thread while the model decodes the one before."""
-
-        def load(batch: list[int]) -> tuple[list[int], list[Question], BatchFeature]:
-            questions = [self._question(requests[place]) for place in batch]
-            return batch, questions, self.runner.encode(questions)
-
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            following: Future[tuple[list[int], list[Question], BatchFeature]] | None = None
-            for batch in self._batches(requests, places):
-                current, following = following, reader.submit(load, batch)
-                if current is not None:
-                    yield current.result()
-            if following is not None:
-                yield following.result()
-
     def _batches(self, requests: list[Instance], places: list[int]) -> Iterator[list[int]]:
-        """Batches of questions of about the same length and, within that, of the same picture.
-
-        Little of a batch is then padding, and rows that share a picture share its prefill. Where the data does not say
-        which rows do, they stay in its order, in which questions about one picture mostly follow each other.
-        """
         tasks = {request.args[4:] for request in (requests[place] for place in places)}
         pictures = {(task, split): _pictures(self.task_dict[task][split]) for task, split in tasks}
 
-        def order(place: int) -> tuple[int, str]:
+        def look(place: int) -> tuple[str, str]:
             context, _, _, doc_id, task, split = requests[place].args
-            return -(len(context) // LENGTH_BUCKET), pictures[task, split].get(doc_id, "")
+            return context, pictures[task, split].get(doc_id, "")
 
-        ordered = sorted(places, key=order)
-        for start in range(0, len(ordered), self.batch_size):
-            yield ordered[start : start + self.batch_size]
+        return batches(places, self.batch_size, look)
 
-    def _question(self, request: Instance) -> Question:
+    def _prompt(self, request: Instance) -> Prompt:
         context, doc_to_messages, _, doc_id, task, split = request.args
         name = f"{task}, document {doc_id}"
         given = doc_to_messages(self.task_dict[task][split][doc_id])
@@ -236,7 +193,7 @@ class SteeredModel(lmms):
             text = self.runner.render(messages.to_hf_messages(), context, whole)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        return Question(text, images, name)
+        return Prompt(text, images, name)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Refuse: the methods steer the generation of an answer."""
@@ -248,18 +205,18 @@ class SteeredModel(lmms):
 
 
 def _pictures(documents: Any) -> Mapping[int, str]:
-    """Row -> what identifies its picture, where the data says so: in some a number, and missing in some rows."""
+    """Return what identifies each row's picture, if the data says so; it may be a number, and missing in some rows."""
     known = "image_id" in getattr(documents, "column_names", ())
     return {row: str(picture) for row, picture in enumerate(documents["image_id"])} if known else {}
 
 
 def generation_options(options: dict[str, Any], task: str) -> dict[str, Any]:
-    """A task's `generation_kwargs` as options of `Runner.answer`; the given dictionary stays as it is.
+    """Return a task's `generation_kwargs` as options of `Runner.answer`, and leave the given dictionary unchanged.
 
-    Stop strings are those of `until`, except `FEWSHOT_DELIMITER`.
+    The stop strings are those of `until`, except `FEWSHOT_DELIMITER`.
 
     Raises:
-        ValueError: if they ask for sampling or beams.
+        ValueError: If they ask for sampling or beams.
     """
     options = dict(options)
     for name, allowed in GREEDY.items():
@@ -280,7 +237,7 @@ def generation_options(options: dict[str, Any], task: str) -> dict[str, Any]:
 
 
 def _given(value: Any) -> Any:
-    """The value of a model argument; the command line passes an absent one as the text 'None'."""
+    """Return the value of a model argument; the command line passes an absent one as the text 'None'."""
     return None if value in (None, "", "None") else value
 
 
@@ -289,7 +246,12 @@ def __getattr__(name: str) -> type[SteeredModel]:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     family, method = name.split("_", 1)
     assert method in METHODS
-    attributes = {"method": method, "default_pretrained": FAMILIES[family], "__module__": __name__}
+    attributes = {
+        "method": method,
+        "default_pretrained": FAMILIES[family],
+        "__module__": __name__,
+        "__doc__": f"A Hugging Face vision-language model under {method}. Its arguments:\n\n{argument_help(method)}",
+    }
     globals()[name] = type(name, (SteeredModel,), attributes)
     found: type[SteeredModel] = globals()[name]
     return found

@@ -1,4 +1,4 @@
-"""What a run did, for lmms-eval's summary of throughput."""
+"""A run's figures, for lmms-eval's summary of throughput."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from adaptvis_plugin.models.runner import Answer
 
 
 def report(answers: Sequence[Answer], seconds: float, stats: Statistics) -> None:
-    """Give lmms-eval's summary of throughput what this run did; a failure is logged, for the answers are worth more."""
+    """Hand this run's figures to lmms-eval; log a failure, which must not cost the answers."""
     try:
         tokens = sum(answer.output_tokens for answer in answers)
         log_metrics(seconds, tokens, tokens / seconds, figures(answers, seconds, stats))
     except Exception:
-        logger.exception("The run's figures could not be summed up; its answers and scores are not touched by that.")
+        logger.exception("The run's figures could not be computed; its answers and scores are not affected.")
 
 
 def figures(answers: Sequence[Answer], seconds: float, stats: Statistics) -> dict[str, float]:
-    """What a run did, in numbers: rates, shares of rows, and the confidences' histogram."""
+    """Return a run's figures: rates, shares of rows, and a histogram of the confidences."""
     rows = len(answers)
     counts = Counter(min(int(answer.confidence * 10), 9) for answer in answers)
     return {

@@ -1,4 +1,4 @@
-"""Loading Hugging Face vision-language models, their prompts, and the presets of the methods."""
+"""Hugging Face vision-language models: their arguments, loading and prompts, and the presets of the methods."""
 
 from adaptvis_plugin.models.presets import Preset, find_preset, load_preset
 

@@ -1,4 +1,4 @@
-"""What a checkpoint must hold, checked without building a model."""
+"""Checks of a checkpoint that need no model: its folder, its files and its config."""
 
 import json
 import zipfile
@@ -22,10 +22,10 @@ CONVERTED = "A checkpoint in its authors' own format often has a converted one (
 
 
 def local_folder(pretrained: str) -> Path | None:
-    """The folder of a checkpoint, or None for a name on the hub.
+    """Return the folder of a checkpoint, or None for a name on the hub.
 
     Raises:
-        OSError: if it is a file, or can only be a folder and is none.
+        OSError: If it is a file, or a path that can only be a folder and does not exist.
     """
     if pretrained == DEMO:
         return DEMO_MODEL
@@ -38,18 +38,18 @@ def local_folder(pretrained: str) -> Path | None:
         )
     if path.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") > 1:
         raise OSError(
-            f"pretrained={pretrained}: there is no such folder (seen from {Path.cwd()}; ~ is not expanded), and a name "
+            f"pretrained={pretrained}: there is no such folder (in {Path.cwd()}; ~ is not expanded), and a name "
             "on the hub has the form OWNER/NAME"
         )
     return None
 
 
 def check_folder(pretrained: str, folder: Path) -> None:
-    """Check that a folder can be a checkpoint of a model that this plugin runs; reads no more than it must.
+    """Check that a folder can be a checkpoint of a model that this plugin runs, without reading the weights.
 
     Raises:
-        OSError: if a file is missing or cannot be read.
-        ValueError: see `check_config`.
+        OSError: If a file is missing or cannot be read.
+        ValueError: See `check_config`.
     """
     if not (folder / "config.json").is_file():
         adapter = (folder / "adapter_config.json").is_file()
@@ -79,11 +79,11 @@ def _check_weights(pretrained: str, folder: Path, name: str, index: Any) -> None
         names = {name} if index is None else set(index["weight_map"].values())
     except (KeyError, TypeError, AttributeError) as error:
         raise _broken(pretrained, name, error) from error
-    lost = sorted(name for name in names if not (folder / name).is_file())
-    if lost:
+    missing = sorted(name for name in names if not (folder / name).is_file())
+    if missing:
         raise OSError(
-            f"pretrained={pretrained}: the folder is not a complete checkpoint ({len(lost)} of its {len(names)} files "
-            f"of weights are missing: {_some(lost)}). Download them too"
+            f"pretrained={pretrained}: the folder is not a complete checkpoint ({len(missing)} of its {len(names)} "
+            f"files of weights are missing: {_some(missing)}). Download them too"
         )
     for name in sorted(names):
         try:
@@ -93,21 +93,21 @@ def _check_weights(pretrained: str, folder: Path, name: str, index: Any) -> None
 
 
 def _check_whole(file: Path) -> None:
-    """Check by its header, without reading the weights, that a file of weights is one, and all of it."""
+    """Check by its header, without reading the weights, that this is a complete file of weights."""
     if file.suffix == ".safetensors":
         with safe_open(file, framework="pt"):
             return
     with file.open("rb") as opened:
-        pickled = opened.read(1) == b"\x80"  # as torch wrote them before it wrote archives
+        pickled = opened.read(1) == b"\x80"  # torch's format before its archives
     if not pickled and not zipfile.is_zipfile(file):
-        raise ValueError("neither an archive of torch's nor a pickle")
+        raise ValueError("neither a torch archive nor a pickle")
 
 
 def check_config(pretrained: str, config: Any) -> None:
     """Check by a checkpoint's config.json that it is a model that this plugin runs.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: If it is not.
     """
     kind = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(config, dict) or not isinstance(kind, str):
@@ -136,18 +136,18 @@ def check_loaded(pretrained: str, found: Mapping[str, Any]) -> None:
     """Check that every weight of a model came from its checkpoint.
 
     Args:
-        pretrained: the checkpoint.
-        found: what `from_pretrained` says with `output_loading_info`.
+        pretrained: The checkpoint.
+        found: What `from_pretrained` returns with `output_loading_info`.
 
     Raises:
-        ValueError: if one did not: transformers gives it random numbers and goes on.
+        ValueError: If one did not. transformers would fill it with random numbers and carry on.
     """
     shapes = [f"{name} is {list(stored)} and not {list(built)}" for name, stored, built in found["mismatched_keys"]]
     missing = [f"{name} is missing" for name in found["missing_keys"]]
     if wrong := sorted(missing) + sorted(shapes):
         raise ValueError(
             f"pretrained={pretrained}: {len(wrong)} of its weights do not fit its config.json, and would be random "
-            f"numbers ({_some(wrong)}). The two are not from one model, or the download is not complete"
+            f"numbers ({_some(wrong)}). They come from different models, or the download is incomplete"
         )
 
 
@@ -156,7 +156,7 @@ def _can_unpack(quantisation: Any) -> bool:
         return True
     try:
         return bool(AutoHfQuantizer.supports_quant_method(quantisation))
-    except (AttributeError, ValueError):  # not a mapping, or without a method
+    except (AttributeError, ValueError):  # not a mapping, or no method in it
         return False
 
 

@@ -1,4 +1,4 @@
-"""What a stored answer was made with, beside the settings: another checkpoint or other code may answer otherwise."""
+"""What a stored answer depends on besides the settings: the checkpoint and the code."""
 
 import hashlib
 
@@ -11,10 +11,10 @@ _DECIDING = (
 
 
 def checkpoint_identity(pretrained: str) -> str | None:
-    """What lies in a checkpoint folder, by the names, sizes and times of its files; None for a name on the hub.
+    """Return a digest of the names, sizes and times of a checkpoint folder's files; None for a name on the hub.
 
     Raises:
-        OSError: see `local_folder`.
+        OSError: See `local_folder`.
     """
     folder = local_folder(pretrained)
     if folder is None:
@@ -25,7 +25,7 @@ def checkpoint_identity(pretrained: str) -> str | None:
 
 
 def code_identity() -> str:
-    """The code of this package that decides an answer: its version does not change with every change of a clone."""
+    """Return a digest of the code that decides an answer: in a clone the code changes and the version does not."""
     files = [path for part in _DECIDING for path in sorted((PACKAGE / part).rglob("*.py")) or [PACKAGE / part]]
     return _digest(b"\0".join(path.read_bytes() for path in files))
 

@@ -1,8 +1,7 @@
-"""Loading a Hugging Face image-text-to-text model and its processor, by hub name, folder, or `demo`."""
+"""Loading a Hugging Face image-text-to-text model and its processor."""
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,11 @@ from transformers import (
     ProcessorMixin,
 )
 
+from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.checkpoint import check_config, check_folder, check_loaded, local_folder
-from adaptvis_plugin.models.options import Loading, check_text
+
+OPTIONS = ("dtype", "device", "device_map", "attn_implementation", "revision", "trust_remote_code")
+"""The arguments that say how a checkpoint is loaded; one of them may be the cause of another package's error."""
 
 CAUSE_LENGTH = 400
 """Characters of another package's error that are quoted."""
@@ -33,82 +35,80 @@ PROCESSOR = (
 )
 
 
-def load_model(pretrained: str, **options: Any) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load_model(arguments: ModelArguments) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load a model ready for evaluation, and its processor, set to pad on the left and never to truncate.
 
     Args:
-        pretrained: a name on the hub, a folder, or `demo` for the model that comes with this package.
-        **options: see `Loading`.
+        arguments: Those that say which checkpoint, and how it is loaded.
 
     Raises:
-        ValueError: if an argument is unusable or the checkpoint is not an image-text-to-text model.
-        OSError: if the checkpoint cannot be found or fetched; the message names the ways out.
-        ImportError: if it needs a package that is not installed.
-        RuntimeError: if the device refuses it, for want of memory for example.
+        ValueError: If the checkpoint is not an image-text-to-text model, or does not take an argument.
+        OSError: If the checkpoint cannot be found or fetched; the message names the ways out.
+        ImportError: If it needs a package that is not installed.
+        RuntimeError: If the device refuses it, for example because it has too little memory.
     """
-    loading = Loading(**options)
-    folder = check_pretrained(pretrained, loading)
-    source = str(folder or pretrained)
-    origin: dict[str, Any] = {"revision": loading.revision}
-    # Before the weights, which may be many gigabytes, the rest: is this a model the plugin can use at all?
+    folder = check_checkpoint(arguments)
+    source = str(folder or arguments.pretrained)
+    origin: dict[str, Any] = {"revision": arguments.revision}
+    # The weights may be many gigabytes, so first the rest: can the plugin use this model at all?
     if folder is None:
-        with _naming(pretrained, loading, "it is neither a local folder nor could it be fetched from the hub", HUB):
+        with _naming(arguments, "it is not a local folder, and it could not be fetched from the hub", HUB):
             config, _ = PreTrainedConfig.get_config_dict(source, **origin)
-        check_config(pretrained, config)
-    origin["trust_remote_code"] = loading.trust_remote_code
-    with _naming(pretrained, loading, "its config.json cannot be used", CONFIG):
+        check_config(arguments.pretrained, config)
+    origin["trust_remote_code"] = arguments.trust_remote_code
+    with _naming(arguments, "its config.json cannot be used", CONFIG):
         AutoConfig.from_pretrained(source, **origin)
-    with _naming(pretrained, loading, "its processor (tokenizer and image processor) cannot be loaded", PROCESSOR):
+    with _naming(arguments, "its processor (tokenizer and image processor) cannot be loaded", PROCESSOR):
         processor = AutoProcessor.from_pretrained(source, **origin)
         tokenizer = processor.tokenizer
-    with _naming(pretrained, loading, "the model cannot be loaded"):
+    with _naming(arguments, "the model cannot be loaded"):
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             source,
-            dtype=loading.dtype,
-            device_map=loading.place(),
-            attn_implementation=loading.attn_implementation,
+            dtype=arguments.dtype,
+            device_map=arguments.place(),
+            attn_implementation=arguments.attn_implementation,
             ignore_mismatched_sizes=True,  # `check_loaded` refuses them, and names them
             output_loading_info=True,
             **origin,
         )
     model, found = loaded
-    check_loaded(pretrained, found)
+    check_loaded(arguments.pretrained, found)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.eval(), processor
 
 
-def check_pretrained(pretrained: str, loading: Loading) -> Path | None:
+def check_checkpoint(arguments: ModelArguments) -> Path | None:
     """Check what can be known of a checkpoint without a network and without building a model.
 
     Returns:
         Its folder; None if it is a name on the hub.
 
     Raises:
-        ValueError, OSError: as `load_model`.
+        ValueError: See `load_model`.
+        OSError: See `load_model`.
     """
-    check_text("pretrained", pretrained, "a name on the hub or a folder; ./ before a folder's name that is a number")
-    folder = local_folder(pretrained)
+    folder = local_folder(arguments.pretrained)
     if folder is None:
         return None
-    if loading.revision is not None:
+    if arguments.revision is not None:
         raise ValueError(
-            f"revision={loading.revision!r}: pretrained={pretrained} is a folder, which has no revisions; leave it "
-            "out, or give the checkpoint's name on the hub"
+            f"revision={arguments.revision!r}: pretrained={arguments.pretrained} is a folder, which has no revisions; "
+            "leave it out, or give the checkpoint's name on the hub"
         )
-    check_folder(pretrained, folder)
+    check_folder(arguments.pretrained, folder)
     return folder
 
 
 @contextlib.contextmanager
-def _naming(pretrained: str, loading: Loading, problem: str, way_out: str = "") -> Iterator[None]:
-    """Puts the user's arguments, on one line, before what another package has to say about them."""
+def _naming(arguments: ModelArguments, problem: str, way_out: str = "") -> Iterator[None]:
+    """Put the user's arguments, on one line, before another package's error."""
     try:
         yield
     except Exception as error:
-        options = {field.name: getattr(loading, field.name) for field in fields(Loading)}
-        given = [field.name for field in fields(Loading) if options[field.name] != field.default]
+        default = {name: ModelArguments.model_fields[name].default for name in OPTIONS}
+        given = [name for name in OPTIONS if getattr(arguments, name) != default[name]]
         cause = " ".join(str(error).split()) or type(error).__name__
         if "trust_remote_code" in cause:
             way_out = "If you trust its code, let it run with trust_remote_code=true"
@@ -117,5 +117,5 @@ def _naming(pretrained: str, loading: Loading, problem: str, way_out: str = "") 
         elif not way_out and given:
             way_out = f"Without {', '.join(given)} the default is used"
         kind = next((kind for kind in (OSError, ImportError, RuntimeError) if isinstance(error, kind)), ValueError)
-        names = ", ".join([f"pretrained={pretrained}", *(f"{name}={options[name]}" for name in given)])
+        names = ", ".join(f"{name}={getattr(arguments, name)}" for name in ("pretrained", *given))
         raise kind(f"{names}: {problem} ({cause[:CAUSE_LENGTH]}). {way_out}".rstrip(". ")) from error

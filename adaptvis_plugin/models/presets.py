@@ -1,57 +1,46 @@
-"""Presets: a method's hyper-parameters per task, and the prompt they were found with, as YAML in `configs/`."""
+"""Presets: the methods' hyper-parameters per task, and the prompt they were found with, as YAML in `configs/`."""
 
 import difflib
 import logging
 from functools import cache
 from pathlib import Path
-from textwrap import shorten
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from adaptvis_plugin.data.registry import data_sets
 from adaptvis_plugin.methods import build_method, hyper_parameters
+from adaptvis_plugin.models.validation import did_you_mean, explain, parse_value
 from adaptvis_plugin.paths import CONFIGS
 
 if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
     from adaptvis_plugin.decoding import Method
 
 log = logging.getLogger(__name__)
 
 ALIKE = 0.85
-"""How alike two names of tasks are, as difflib counts, when one may be the other misspelt."""
+"""How alike two names of tasks are, as difflib counts it, if one may be the other misspelt."""
 
 PromptStyle = Literal["paper", "chat"]
 
-
-def _no_truth_value(value: Any) -> Any:
-    if isinstance(value, bool):  # pydantic takes it for 1 or 0, and YAML takes yes, no, on and off for one
-        raise ValueError(f"give a number, not a truth value ({str(value).lower()})")
-    return value
-
-
-Values = dict[str, Annotated[float, BeforeValidator(_no_truth_value)]]
+Values = dict[str, Any]
+"""Hyper-parameters by name. Only the method knows which values are legal."""
 
 
 class Preset(BaseModel):
-    r"""Settings of the methods for one model.
-
-    Attributes:
-        description: where the settings come from.
-        pretrained: the checkpoints that use this preset when none is named.
-        prompt: `paper` (the authors' wording, `<image>\nUSER: ... ASSISTANT:`) or `chat` (the model's own template).
-        settings: task name (without `_val` or `_test`) -> method name -> hyper-parameters.
-    """
+    """Settings of the methods for one model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    description: str
-    pretrained: tuple[str, ...] = ()
-    prompt: PromptStyle = "chat"
-    settings: dict[str, dict[str, Values]] = Field(default_factory=dict)
+    description: str = Field(description="a text: where the settings come from")
+    pretrained: tuple[str, ...] = Field((), description="a list of the checkpoints that use this preset by default")
+    prompt: PromptStyle = Field("chat", description="`paper` (the authors' wording) or `chat` (the model's template)")
+    settings: dict[str, dict[str, Values]] = Field(
+        default_factory=dict,
+        description="hyper-parameters by task and method, as {vsr: {scalingvis: {alpha: 0.5}}}; tasks without `_val` "
+        "or `_test`",
+    )
 
     @field_validator("settings")
     @classmethod
@@ -59,14 +48,16 @@ class Preset(BaseModel):
         for task, methods in settings.items():
             _check_task(task)
             for name, values in methods.items():
+                # To YAML 1e-1 is text; on a command line it is a number, and so it is here.
+                values.update({key: parse_value(value) for key, value in values.items() if isinstance(value, str)})
                 try:
                     build_method(name, values)
                 except ValueError as error:
-                    raise ValueError(f"{task}: {name}: {error}") from error
+                    raise ValueError(f"settings.{task}.{name}: {error}") from error
         return settings
 
     def values(self, task: str, method: str) -> Values:
-        """The hyper-parameters of a method for a task; empty if the preset has none."""
+        """Return the hyper-parameters of a method for a task; empty if the preset has none."""
         return dict(self.settings.get(_without_split(task), {}).get(method, {}))
 
 
@@ -74,29 +65,28 @@ def load_preset(name: str | Path) -> Preset:
     """Read a preset by the name of its file in `configs/`, or by the path of a YAML file of your own.
 
     Raises:
-        ValueError: if there is none of that name, or the file does not describe one.
+        ValueError: If there is no preset of that name, or the file does not describe one.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = CONFIGS / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
-        near = difflib.get_close_matches(str(name), known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
         raise ValueError(
-            f"unknown preset {str(name)!r}: presets are {', '.join(known)}, or the path of a YAML file.{hint}"
+            f"unknown preset {str(name)!r}: presets are {', '.join(known)}, or the path of a YAML file"
+            f"{did_you_mean(str(name), known)}"
         )
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Preset.model_validate(content)
     except ValidationError as error:
-        raise ValueError(f"{path}: not a preset: {'; '.join(map(_readable, error.errors()))}") from error
+        raise ValueError(f"{path}: not a preset: {explain(error, Preset)}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a preset, since it is not YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: not a preset, because it is not YAML: {' '.join(str(error).split())}") from error
 
 
-def find_preset(pretrained: str) -> Preset | None:
-    """The preset that names a checkpoint as its own, or None."""
+def find_preset(pretrained: str | None) -> Preset | None:
+    """Return the preset that names a checkpoint as its own, or None."""
     for path in sorted(CONFIGS.glob("*.yaml")):
         preset = load_preset(path)
         if pretrained in preset.pretrained:
@@ -104,20 +94,17 @@ def find_preset(pretrained: str) -> Preset | None:
     return None
 
 
-def choose_method(
-    name: str, task: str, preset: Preset | None, overrides: Values, way_out: str = "preset=NAME"
-) -> "Method":
-    """A method for a task: the preset's hyper-parameters, each replaced where a value was given.
+def choose_method(name: str, task: str, preset: Preset | None, overrides: Values) -> "Method":
+    """Return a method for a task: the preset's hyper-parameters, each replaced where a value was given.
 
     Args:
-        name: the method.
-        task: name of the task, with or without `_val` or `_test`.
-        preset: settings per task; None if there are none.
-        overrides: hyper-parameters given by the user.
-        way_out: how the user names a preset, for the error.
+        name: The method.
+        task: Name of the task, with or without `_val` or `_test`.
+        preset: Settings per task; None if there are none.
+        overrides: Hyper-parameters given by the user.
 
     Raises:
-        ValueError: if a hyper-parameter has no value, or a wrong one.
+        ValueError: If a hyper-parameter has no value, or a wrong one.
     """
     values = {**(preset.values(task, name) if preset else {}), **overrides}
     missing = [parameter for parameter in hyper_parameters(name) if parameter not in values]
@@ -125,41 +112,34 @@ def choose_method(
         source = "the preset has no settings" if preset else "there is no preset"
         near = difflib.get_close_matches(_without_split(task), preset.settings if preset else (), 1, ALIKE)
         raise ValueError(
-            f"{name} on task {task!r}: {source} for it, so give {', '.join(missing)} (or another {way_out})"
+            f"{name} on task {task!r}: {source} for it, so give {', '.join(missing)} (or another preset=NAME)"
             + (f"; it has some for {near[0]!r}" if near else "")
         )
     return build_method(name, values)
 
 
 def _without_split(task: str) -> str:
-    """The name under which a preset has a task."""
+    """Return the name under which a preset has a task."""
     return task.removesuffix("_val").removesuffix("_test")
 
 
 def _check_task(task: str) -> None:
     """Check the name of a task in a preset.
 
-    It may be a task of the framework or of the user's own, even one whose name is very like one of this plugin's. So
-    only what is never looked up is refused, and a name that looks misspelt gets a warning.
+    It may be a task of the framework or of the user, even if its name is very like one of this plugin's. So only a name
+    that is never looked up is refused; one that looks misspelt gets a warning.
 
     Raises:
-        ValueError: for the name of a split, or VLMEvalKit's name for a task of this plugin.
+        ValueError: If it is the name of a split, or VLMEvalKit's name for a task of this plugin.
     """
     tasks = {data_set.vlmevalkit: data_set.task for data_set in data_sets().values()}
     right = tasks.get(task) or _without_split(task)
     if right != task:
-        raise ValueError(f"{task}: this key is never looked up; write {right}, which stands for its splits too")
+        raise ValueError(f"settings.{task}: this key is never looked up; write {right}, which covers its splits")
     if task not in tasks.values() and (near := difflib.get_close_matches(task.casefold(), tasks.values(), 1, ALIKE)):
         _warn_of_misspelt(task, near[0])
 
 
 @cache
 def _warn_of_misspelt(task: str, near: str) -> None:
-    log.warning("a preset has settings for the task %r, which is none of this plugin's; did you mean %r?", task, near)
-
-
-def _readable(error: "ErrorDetails") -> str:
-    """One of pydantic's errors as KEY: what is wrong."""
-    place = ".".join(str(part) for part in error["loc"])
-    given = "" if error["type"] == "value_error" else f" (it is {shorten(repr(error['input']), 60)})"
-    return (f"{place}: " if place else "") + error["msg"].removeprefix("Value error, ") + given
+    log.warning("a preset has settings for the task %r, which this plugin does not have; did you mean %r?", task, near)

@@ -10,13 +10,13 @@ from adaptvis_plugin.data.questions import PAPER_IMAGE
 
 
 def check_paper_fits(messages: Sequence[Mapping[str, Any]]) -> None:
-    """Whether the paper's prompt can ask a question: one turn of the user's, an image and then text.
+    """Check that the paper's prompt can ask a question: one turn of the user's, an image and then text.
 
     Args:
-        messages: the question as chat messages.
+        messages: The question as chat messages.
 
     Raises:
-        ValueError: if it cannot; what else the question holds would be left out or stand elsewhere.
+        ValueError: If it cannot. Anything else in the question would be left out or moved.
     """
     turns = [message["role"] for message in messages]
     kinds = [part["type"] for message in messages for part in message["content"]]
@@ -32,10 +32,10 @@ def check_paper_fits(messages: Sequence[Mapping[str, Any]]) -> None:
 
 
 def paper_text(processor: ProcessorMixin, prompt: str) -> str:
-    """The paper's prompt with the model's own image token.
+    """Return the paper's prompt with the model's own image token.
 
     Raises:
-        ValueError: if the processor has no image token, or the prompt does not hold exactly one.
+        ValueError: If the processor has no image token, or the prompt does not hold exactly one.
     """
     token = _placeholder(processor)
     if token is None:
@@ -51,10 +51,10 @@ def paper_text(processor: ProcessorMixin, prompt: str) -> str:
 
 
 def chat_text(processor: ProcessorMixin, messages: list[dict[str, Any]]) -> str:
-    """Messages rendered with the model's own chat template, ready for its answer.
+    """Render messages with the model's own chat template, ready for its answer.
 
     Raises:
-        ValueError: if the checkpoint has no chat template.
+        ValueError: If the checkpoint has no chat template.
     """
     if getattr(processor, "chat_template", None) is None:
         raise ValueError("the checkpoint has no chat template; use prompt=paper")
@@ -63,15 +63,15 @@ def chat_text(processor: ProcessorMixin, messages: list[dict[str, Any]]) -> str:
 
 
 def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> BatchFeature:
-    """A left-padded batch of prompts with their images, never truncated.
+    """Return a left-padded batch of prompts with their images, never truncated.
 
     Args:
-        processor: as `load_model` returns it.
-        texts: one prompt per row, an image token for each of its images.
-        images: the images of each row, in the order of the image tokens; RGB.
+        processor: As `load_model` returns it.
+        texts: One prompt per row, with an image token for each of its images.
+        images: The images of each row, in the order of the image tokens; RGB.
 
     Raises:
-        ValueError: if a row's image tokens and images differ in number, or a checkpoint's own processor does not take
+        ValueError: If a row's image tokens and images differ in number, or a checkpoint's own processor does not take
             a batch as transformers' processors do.
     """
     token = _placeholder(processor)
@@ -81,13 +81,13 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
                 f"row {row}: the prompt holds {text.count(token)} image token(s) {token!r} for {len(own)} image(s): "
                 f"{text!r}"
             )
-    # Nested by row: `apply_chat_template` never gives images in another way, so a processor has to take them like that.
-    # Several take a flat list for the images of one row, and none says what it takes. To GOT-OCR2 alone (the one with
-    # `multi_page`) a nested list is the pages of one document.
+    # Nested by row: `apply_chat_template` gives images in no other way, so every processor has to take them like that.
+    # A flat list is ambiguous: several processors take it for the images of one row. Only to GOT-OCR2, the one with
+    # `multi_page`, a nested list is the pages of one document.
     flat = [image for own in images for image in own]
     given = flat if hasattr(processor, "multi_page") else [list(own) for own in images]
     # Some chat templates write the beginning-of-sequence token themselves; a second one would shift every position.
-    # Otherwise it is the processor that knows whether its model wants one.
+    # Otherwise the processor knows whether its model wants one.
     bos = processor.tokenizer.bos_token
     written = bos is not None and all(text.startswith(bos) for text in texts)
     special = {"add_special_tokens": False} if written else {}
@@ -100,7 +100,7 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
         if not flat or cls.__module__.startswith("transformers."):
             raise
         raise ValueError(
-            f"{cls.__name__} of the checkpoint's own code failed on a batch given as transformers' processors take it, "
+            f"{cls.__name__} of the checkpoint's own code failed on a batch in the form of transformers' processors, "
             f"`text` as a list and `images` as one list per row: {type(error).__name__}: {error}; use a checkpoint "
             "with a processor of transformers (often the one whose name ends in -hf)"
         ) from error
@@ -108,6 +108,6 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
 
 
 def _placeholder(processor: ProcessorMixin) -> str | None:
-    """What stands for an image in a prompt. In Qianfan-OCR `image_token` is only what that is replaced by."""
+    """Return what stands for an image in a prompt. In Qianfan-OCR that is later replaced by `image_token`."""
     token: str | None = getattr(processor, "image_placeholder_token", getattr(processor, "image_token", None))
     return token

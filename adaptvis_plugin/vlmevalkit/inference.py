@@ -1,7 +1,7 @@
-"""Collects the answers of this plugin's models, and of no others, in place of VLMEvalKit's own loop.
+"""The loop over a data set for this plugin's models, and for no others, in place of VLMEvalKit's own.
 
-VLMEvalKit's loop asks one question at a time, keeps texts only, and saves them every ten rows in a file that a kill in
-the wrong moment leaves broken. Import this module through `register()`: it imports VLMEvalKit.
+VLMEvalKit's loop asks one question at a time and keeps only the texts. It saves them every ten rows, and a kill at the
+wrong moment leaves a broken file. Import this module through `register()`: it imports VLMEvalKit.
 """
 
 import functools
@@ -15,7 +15,8 @@ import vlmeval.config
 from tqdm import tqdm
 from vlmeval.smp import dump, get_rank_and_world_size
 
-from adaptvis_plugin.vlmevalkit.arguments import Arguments
+from adaptvis_plugin.models.arguments import ModelArguments
+from adaptvis_plugin.vlmevalkit.arguments import model_arguments
 from adaptvis_plugin.vlmevalkit.model import SteeredVLM
 from adaptvis_plugin.vlmevalkit.trace import Trace, made_with
 
@@ -23,7 +24,7 @@ InferData = Callable[..., Any]
 
 
 def with_steered_models(infer_data: InferData) -> InferData:
-    """VLMEvalKit's `infer_data`, with this plugin's loop for this plugin's models."""
+    """Return VLMEvalKit's `infer_data`, with this plugin's loop for this plugin's models."""
     signature = inspect.signature(infer_data)
 
     @functools.wraps(infer_data)
@@ -33,7 +34,7 @@ def with_steered_models(infer_data: InferData) -> InferData:
         named: Any = vlmeval.config.supported_VLM.get(model) if isinstance(model, str) else None
         if not isinstance(model, SteeredVLM) and getattr(named, "func", None) is not SteeredVLM:
             return infer_data(*args, **kwargs)
-        arguments = model.arguments if isinstance(model, SteeredVLM) else Arguments.parse(**named.keywords)
+        arguments = model.arguments if isinstance(model, SteeredVLM) else model_arguments(**named.keywords)
         folder, out_file = Path(call["work_dir"]), str(call["out_file"])
         return _infer(
             model, arguments, call["model_name"], folder, call["dataset"], out_file, call.get("verbose", False)
@@ -45,14 +46,14 @@ def with_steered_models(infer_data: InferData) -> InferData:
 
 def _infer(
     model: SteeredVLM | str,
-    arguments: Arguments,
+    arguments: ModelArguments,
     name: str,
     folder: Path,
     dataset: Any,
     out_file: str,
     verbose: bool,
 ) -> SteeredVLM | str:
-    """Answer the rows of this process that have no answer yet; returns the model, loaded only if there were any."""
+    """Answer the rows of this process that have no answer yet; return the model, loaded only if there were any."""
     settings = {**made_with(arguments, dataset.dataset_name), "data": getattr(dataset, "fingerprint", None)}
     trace = Trace(folder, name, dataset.dataset_name)
     answered = trace.begin(settings)
@@ -65,11 +66,11 @@ def _infer(
         for start in range(0, len(todo), arguments.batch_size):
             batch = todo[start : start + arguments.batch_size]
             assert isinstance(model, SteeredVLM)
-            questions = [
-                model.question(dataset.build_prompt(row), f"{dataset.dataset_name}, index {row['index']}")
+            prompts = [
+                model.prompt(dataset.build_prompt(row), f"{dataset.dataset_name}, index {row['index']}")
                 for row in batch
             ]
-            answers = model.answer(questions, dataset.dataset_name)
+            answers = model.answer(prompts, dataset.dataset_name)
             lines = [
                 {
                     "index": row["index"].item() if hasattr(row["index"], "item") else row["index"],
@@ -92,7 +93,7 @@ def _infer(
 
 
 def _build(name: str) -> SteeredVLM:
-    """The model of a registered name. As in VLMEvalKit, transformers must not see its launcher and shard the model."""
+    """Build the model of a registered name. As in VLMEvalKit, hide the launcher, or transformers shards the model."""
     world = os.environ.pop("WORLD_SIZE", None)
     try:
         model: SteeredVLM = vlmeval.config.supported_VLM[name]()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from adaptvis_plugin.data import prepare
-from adaptvis_plugin.vlmevalkit.arguments import Arguments
+from adaptvis_plugin.models.arguments import ModelArguments
+from adaptvis_plugin.vlmevalkit.arguments import model_arguments
 from adaptvis_plugin.vlmevalkit.names import own_data_sets
 from adaptvis_plugin.vlmevalkit.registration import Framework, runner
 from adaptvis_plugin.vlmevalkit.trace import Trace, made_with
@@ -45,7 +46,7 @@ def launch(framework: Framework, arguments: list[str], model_args: Mapping[str, 
     for name, keywords in models.items():
         if keywords is not None:
             for dataset in data:
-                settings = _named(name, Arguments.parse(**keywords), dataset)
+                settings = _named(name, model_arguments(**keywords), dataset)
                 Trace(work_dir / name, name, dataset).check(settings)
     own = own_data_sets()
     prepare(dict.fromkeys(own[dataset].name for dataset in data.values() if dataset in own))
@@ -71,7 +72,7 @@ def _registered(models: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
         supported_VLM.update(before)
 
 
-def _named(name: str, arguments: Arguments, dataset: str) -> dict[str, Any]:
+def _named(name: str, arguments: ModelArguments, dataset: str) -> dict[str, Any]:
     try:
         return made_with(arguments, dataset)
     except ValueError as error:

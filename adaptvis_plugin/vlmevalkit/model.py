@@ -6,8 +6,8 @@ from typing import Any
 from vlmeval.vlm import BaseModel
 
 from adaptvis_plugin.data.questions import whole_prompt
-from adaptvis_plugin.models.runner import Answer, Question, Runner, read_image
-from adaptvis_plugin.vlmevalkit.arguments import Arguments
+from adaptvis_plugin.models.runner import Answer, Prompt, Runner, read_image
+from adaptvis_plugin.vlmevalkit.arguments import longest_answer, model_arguments, preset_task
 
 Message = list[dict[str, Any]]
 
@@ -16,11 +16,11 @@ class SteeredVLM(BaseModel):
     """A Hugging Face vision-language model under one method, for data sets of images and text.
 
     Args:
-        **arguments: see `Arguments.parse`.
+        **arguments: See `ModelArguments`.
 
     Raises:
-        ValueError: for an unusable argument, before the checkpoint is read.
-        OSError: if the checkpoint cannot be found or fetched.
+        ValueError: If an argument is unusable, before the checkpoint is read.
+        OSError: If the checkpoint cannot be found or fetched.
     """
 
     INTERLEAVE = True
@@ -28,50 +28,50 @@ class SteeredVLM(BaseModel):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
-        self.arguments = Arguments.parse(**arguments)
-        self.runner = Runner(self.arguments.setup, **self.arguments.loading())
+        self.arguments = model_arguments(**arguments)
+        self.runner = Runner(self.arguments)
 
     def generate_inner(self, message: Message, dataset: str | None = None) -> str:
         """Answer one question, as VLMEvalKit's `generate` asks it."""
-        return self.answer([self.question(message)], dataset)[0].text
+        return self.answer([self.prompt(message)], dataset)[0].text
 
-    def answer(self, questions: Sequence[Question], dataset: str | None = None) -> list[Answer]:
-        """Answer a batch of questions under the settings of a data set.
+    def answer(self, prompts: Sequence[Prompt], dataset: str | None = None) -> list[Answer]:
+        """Answer a batch under the settings of a data set.
 
         Raises:
-            ValueError: if the method has no settings for the data set.
-            NonFiniteLogitsError: see `Runner.answer`.
+            ValueError: If the method has no settings for the data set.
+            NonFiniteLogitsError: See `Runner.answer`.
         """
         name = dataset or "(no data set)"
-        method = self.arguments.setup.choose(self.arguments.task(name))
-        return self.runner.answer(questions, method, max_new_tokens=self.arguments.tokens(name))
+        method = self.arguments.choose(preset_task(name))
+        return self.runner.answer(prompts, method, max_new_tokens=longest_answer(self.arguments, name))
 
-    def question(self, message: Any, name: str = "the question") -> Question:
-        """One of VLMEvalKit's messages as the runner takes it.
+    def prompt(self, message: Any, name: str = "the question") -> Prompt:
+        """Return one of VLMEvalKit's messages as the runner takes it.
 
         Args:
-            message: what `build_prompt` of a data set returns.
-            name: what the user knows the question by, for errors.
+            message: What `build_prompt` of a data set returns.
+            name: What the user knows the question by, for errors.
 
         Raises:
-            ValueError: if the message holds something else than images and text, an image cannot be read, or the
-                paper's prompt does not fit; the text names the question.
+            ValueError: If the message holds anything but images and text, an image cannot be read, or the paper's
+                prompt does not fit; the error names the question.
         """
         try:
-            return self._question(self._parts(message), name)
+            return self._prompt(self._parts(message), name)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
     def _parts(self, message: Any) -> Message:
         try:
             parts: Message | None = self.preproc_content(message)
-        except AssertionError as error:  # which says nothing itself
+        except AssertionError as error:  # it has no message
             raise ValueError(f"not a question of text and existing images: {message}") from error
         if parts is None:
             raise ValueError(f"not a message of VLMEvalKit: {message!r}")
         return parts
 
-    def _question(self, message: Message, name: str) -> Question:
+    def _prompt(self, message: Message, name: str) -> Prompt:
         content: Message = []
         images = []
         for item in message:
@@ -87,4 +87,4 @@ class SteeredVLM(BaseModel):
                 raise ValueError(f"it holds {item['type']}; this model takes images and text")
         texts = "\n".join(part["text"] for part in content if part["type"] == "text")
         text = self.runner.render([{"role": "user", "content": content}], texts, whole_prompt(message))
-        return Question(text, tuple(images), name)
+        return Prompt(text, tuple(images), name)

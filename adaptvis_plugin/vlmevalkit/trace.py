@@ -1,8 +1,8 @@
-"""What a model answered, row by row, beside VLMEvalKit's own files. Imports nothing of VLMEvalKit.
+"""A model's answers, row by row, next to VLMEvalKit's own files. Imports nothing of VLMEvalKit.
 
 `<model>_<data>_trace.jsonl` has one line per row: index, prediction, confidence, alpha and token counts. It is
-written as the answers come, so that a killed run goes on after its last answer. `<model>_<data>_settings.json` says
-what they were made with.
+written as the answers come, so a killed run resumes after its last answer. `<model>_<data>_settings.json` holds the
+settings of these answers.
 """
 
 import json
@@ -13,30 +13,40 @@ from typing import Any
 
 from filelock import FileLock
 
+from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.identity import checkpoint_identity, code_identity
-from adaptvis_plugin.vlmevalkit.arguments import Arguments
+from adaptvis_plugin.vlmevalkit.arguments import longest_answer, preset_task
 
 Row = Mapping[str, Any]
 
 
-def made_with(arguments: Arguments, dataset: str) -> dict[str, Any]:
-    """All that decides the answers of a model on a data set, but for the data.
+def made_with(arguments: ModelArguments, dataset: str) -> dict[str, Any]:
+    """Return everything that decides a model's answers on a data set, except the data.
 
     Raises:
-        ValueError: see `Arguments.settings`.
+        ValueError: If a hyper-parameter has no value for it, or a wrong one.
     """
-    identity = {"checkpoint": checkpoint_identity(arguments.setup.pretrained), "code": code_identity()}
-    return {**arguments.settings(dataset), **identity}
+    return {
+        "method": arguments.method,
+        **vars(arguments.choose(preset_task(dataset))),
+        "pretrained": arguments.pretrained,
+        "revision": arguments.revision,
+        "prompt": arguments.prompt,
+        "dtype": arguments.dtype,
+        "max_new_tokens": longest_answer(arguments, dataset),
+        "checkpoint": checkpoint_identity(arguments.pretrained),
+        "code": code_identity(),
+    }
 
 
 class Trace:
     """The answers of one model on one data set.
 
     Args:
-        work_dir: where VLMEvalKit writes the predictions. Some versions make a folder for each run in the model's
-            own; the trace is always in the model's, where the next run looks for it.
-        model: the model's name.
-        dataset: the data set's name.
+        work_dir: Where VLMEvalKit writes the predictions. In some versions that is a folder of the run, inside the
+            model's; the trace is always in the model's, where the next run finds it.
+        model: The model's name.
+        dataset: The data set's name.
     """
 
     def __init__(self, work_dir: Path, model: str, dataset: str) -> None:
@@ -48,10 +58,10 @@ class Trace:
         self._lock = folder / f".{model}_{dataset}_trace.lock"
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Refuse answers that were made with other settings, or nobody knows which.
+        """Refuse to go on if there are answers with other settings, or with unknown ones.
 
         Raises:
-            ValueError: if there are such answers.
+            ValueError: If there are such answers.
         """
         there = [path for path in (self._settings, self._rows, *self._predictions) if path.exists()]
         if not there:
@@ -61,20 +71,20 @@ class Trace:
             f"{', '.join(map(str, there))}"
         )
         if not self._settings.exists():
-            raise ValueError(f"{self.name}: there are answers of unknown settings. {way_out}")
+            raise ValueError(f"{self.name}: there are answers, but the file with their settings is missing. {way_out}")
         before = json.loads(self._settings.read_text(encoding="utf-8"))
         other = [name for name, value in settings.items() if before.get(name) != value]
         if other:
             raise ValueError(
-                f"{self.name}: the answers there are were made with {_listed(before, other)}; this run asks for "
+                f"{self.name}: the existing answers were made with {_listed(before, other)}; this run asks for "
                 f"{_listed(settings, other)}. {way_out}"
             )
 
     def begin(self, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Write down the settings and return the rows that are answered already, by index.
+        """Write the settings and return the rows that are answered already, by index.
 
         Raises:
-            ValueError: see `check`.
+            ValueError: See `check`.
         """
         self._rows.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self._lock):
@@ -85,7 +95,7 @@ class Trace:
             if not self._rows.exists():
                 return {}
             whole, _, torn = self._rows.read_bytes().rpartition(b"\n")
-            if torn:  # the line that a killed run did not finish
+            if torn:  # a line that a killed run did not finish
                 os.truncate(self._rows, len(whole) + bool(whole))
             rows = [json.loads(line) for line in whole.decode().splitlines()]
         return {str(row["index"]): row for row in rows}

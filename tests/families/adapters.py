@@ -103,7 +103,7 @@ def through_vlmevalkit(
             path = folder / f"{place}_{number}.png"
             shown.save(path)
             message.append({"type": "image", "value": str(path)})
-        messages.append(model.question([*message, {"type": "text", "value": row.text}]))
+        messages.append(model.prompt([*message, {"type": "text", "value": row.text}]))
     for size in batch_sizes:
         batches = [messages[start : start + size] for start in range(0, len(rows), size)]
         answers = [answer for batch in batches for answer in model.answer(batch)]

@@ -1,0 +1,44 @@
+"""Which rows are decoded together, and the next batch's work done while the model decodes."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+LENGTH_BUCKET = 64
+"""Characters of a question within which lengths count as the same when batches are formed."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def batches(rows: Iterable[int], size: int, look: Callable[[int], tuple[str, str]]) -> Iterator[list[int]]:
+    """Yield batches of questions of about the same length and, within that, of the same picture.
+
+    Little of a batch is then padding, and rows that share a picture share its prefill. Where the data does not say
+    which rows do, they stay in its order, in which questions about one picture mostly follow each other.
+
+    Args:
+        rows: Numbers of the rows.
+        size: Rows per batch.
+        look: Row -> its question, and what identifies its picture; the latter is empty if unknown.
+    """
+
+    def order(row: int) -> tuple[int, str]:
+        question, picture = look(row)
+        return -(len(question) // LENGTH_BUCKET), picture
+
+    ordered = sorted(rows, key=order)
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+def ahead(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[Result]:
+    """Yield the work's result for each item, in order; a thread does the next one while the caller uses the last."""
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        following: Future[Result] | None = None
+        for item in items:
+            current, following = following, worker.submit(work, item)
+            if current is not None:
+                yield current.result()
+        if following is not None:
+            yield following.result()
