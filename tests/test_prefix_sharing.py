@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adaptvis_plugin.decoding import AdaptVis, Baseline, Decoder, Method, ScalingVis
-from adaptvis_plugin.decoding.prefix import Prefix, PrefixStore
+from adaptvis_plugin.decoding.prefix.store import Prefix, PrefixStore
 from tests.families import FAMILIES
 from tests.families.build import NOT_TEXT, random_batch, random_model
 

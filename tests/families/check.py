@@ -96,7 +96,7 @@ def _measure(family: Family, texts: list[int]) -> Measured:
         same_text=torch.equal(out.sequences, expected.sequences),
         plain_difference=float((ones.first_logits - plain.logits[0]).abs().max()),
         same_plain_text=torch.equal(ones.sequences, plain.sequences[:, inputs["input_ids"].shape[1] :]),
-        steered=tuple(n for n, module in model.named_modules() if module in decoder._decoder.attention),
+        steered=tuple(n for n, module in model.named_modules() if module in decoder._text_decoder.attention),
     )
 
 
@@ -119,7 +119,7 @@ def inspected(architecture: str) -> str:
             .removesuffix("; it cannot be steered exactly and is refused")
         )
         return f"refused: {reason.strip()}"
-    return "two passes (recurrent state)" if decoder._decoder.recurrent else "one prefill, if the masks allow it"
+    return "two passes (recurrent state)" if decoder._text_decoder.recurrent else "one prefill, if the masks allow it"
 
 
 def refusal(family: Family) -> str:

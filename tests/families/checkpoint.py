@@ -2,7 +2,7 @@
 
 The model keeps the token ids of `build`; its vocabulary grows to that of a real tokenizer: every printable character is
 a word. What the processor and the model must agree on (patches, merging, markers) is declared per family in
-`processors_plain`, `processors_mrope` and `processors_special`.
+`processors_standard`, `processors_mrope` and `processors_special`.
 """
 
 import copy

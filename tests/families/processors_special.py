@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.families.build import CLOSE, IMAGE, MARK, OPEN, VIDEO
 from tests.families.checkpoint import Part, Processor
-from tests.families.processors_plain import SQUARE
+from tests.families.processors_standard import SQUARE
 
 PIXTRAL: dict[str, Any] = {
     "tokens": {IMAGE: "[IMG]", MARK: "[IMG_BREAK]", CLOSE: "[IMG_END]"},

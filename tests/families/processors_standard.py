@@ -1,10 +1,10 @@
-"""The real processors of the families in `plain`."""
+"""The real processors of the families in `standard`."""
 
 from typing import Any
 
 from tests.families.build import CLOSE, IMAGE, MARK, OPEN, VIDEO
 from tests.families.checkpoint import Processor
-from tests.families.plain import PINPOINTS
+from tests.families.standard import PINPOINTS
 
 SQUARE = {"size": {"height": 32, "width": 32}}
 CROPPED = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
