@@ -1,5 +1,7 @@
 """The one-prefill decoder against the oracle's two complete eager passes."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -68,6 +70,29 @@ def test_adaptvis_steers_each_row_by_its_own_confidence(
     assert torch.equal(out.alpha, alpha)
     torch.testing.assert_close(out.first_logits, expected.first_logits, atol=TOLERANCE, rtol=0)
     assert torch.equal(out.sequences, expected.sequences)
+
+
+class OnMps(torch.Tensor):
+    """A tensor that claims to be on Apple's MPS and, as there, cannot become double."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == torch.Tensor.device.__get__:  # type: ignore[attr-defined]
+            return torch.device("mps")
+        if func is torch.Tensor.double:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+        if func is torch.Tensor.cpu:
+            return args[0].as_subclass(torch.Tensor)
+        return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, OnMps])
+def test_a_confidence_that_rounds_to_the_threshold_is_not_below_it(kind: type[torch.Tensor]) -> None:
+    """Every two-decimal threshold, and confidences just above and below the number that rounds to it."""
+    for hundredths in range(1, 101):
+        confidence = torch.tensor([hundredths - 0.51, hundredths - 0.49, hundredths]) / 100
+        alpha = AdaptVis(0.5, 1.5, threshold=hundredths / 100).choose(confidence.as_subclass(kind))
+        assert alpha.as_subclass(torch.Tensor).tolist() == [0.5, 1.5, 1.5]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -175,6 +200,20 @@ def test_the_model_is_left_as_it_was() -> None:
     assert model.config.to_dict() == config and model.generation_config.to_dict() == generation
     assert model.config.text_config._attn_implementation == "sdpa"
     assert torch.equal(model.generate(**inputs, max_new_tokens=6, do_sample=False), before)
+
+
+def test_leaving_a_decoder_frees_its_prefixes_and_nothing_else() -> None:
+    model = random_model("llava", seed=23)
+    inputs = random_batch(model, [5, 9], seed=23)
+    with Decoder(model, prefix_bytes=2**30) as decoder:
+        for _ in range(2):
+            inside = decoder.generate(inputs, ScalingVis(alpha=2.0))
+    assert decoder.stats.prefixes_reused == 2
+    after = decoder.generate(inputs, ScalingVis(alpha=2.0))
+    assert decoder.stats.prefixes_reused == 2, "the prefixes are gone"
+    torch.testing.assert_close(after.first_logits, inside.first_logits, atol=TOLERANCE, rtol=0)
+    decoder.generate(inputs, ScalingVis(alpha=2.0))
+    assert decoder.stats.prefixes_reused == 4, "and the decoder keeps new ones"
 
 
 def test_the_model_is_left_as_it_was_when_the_steered_pass_fails() -> None:

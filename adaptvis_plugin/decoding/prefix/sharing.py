@@ -32,8 +32,8 @@ class SharedPrefixes:
         self._text_decoder = text_decoder
         self._text_config = model.config.get_text_config(decoder=True)
         self._store = PrefixStore(capacity)
-        self._may_be_exact = capacity > 0 and _positions_are_ordinary(model)
-        self._is_exact = False
+        # None as long as no batch has shown it.
+        self._exact: bool | None = None if capacity > 0 and _positions_are_ordinary(model) else False
         self._fingerprint: tuple[Any, ...] | None = None
 
     def prefill(self, inputs: dict[str, Any], greedy: Greedy, *, steered: bool) -> Prefill:
@@ -49,13 +49,14 @@ class SharedPrefixes:
             NonFiniteLogitsError: If a row's logits are not finite.
         """
         batch = self._cut(inputs)
-        if batch is not None and self._is_exact:
+        if batch is not None and self._exact:
             shared = self._prefill_on_prefixes(batch, greedy, steered=steered)
             if shared is not None:
                 return shared
-        watch = batch is not None and self._may_be_exact
-        whole = self._run(inputs, greedy, watch=steered or watch)
-        if batch is not None and watch:
+        if self._exact is False:  # as it turned out just now, or earlier
+            batch = None
+        whole = self._run(inputs, greedy, watch=steered or batch is not None)
+        if batch is not None:
             self._keep_prefixes(batch, whole)
         return whole.prefill(steered=steered)
 
@@ -68,7 +69,7 @@ class SharedPrefixes:
 
     def _cut(self, inputs: dict[str, Any]) -> SharedBatch | None:
         """Cut a batch into prefixes and the rest; None if nothing can be shared."""
-        if not self._may_be_exact or self._text_config._attn_implementation not in ("sdpa", "eager"):
+        if self._exact is False or self._text_config._attn_implementation not in ("sdpa", "eager"):
             return None
         fingerprint = model_fingerprint(self._model)
         if fingerprint is None:
@@ -76,7 +77,7 @@ class SharedPrefixes:
             return None
         if fingerprint != self._fingerprint:
             self._store.clear()
-            self._is_exact, self._fingerprint = False, fingerprint
+            self._exact, self._fingerprint = None, fingerprint
         return SharedBatch.cut(inputs, self._text_decoder.image_token_id)
 
     def _prefill_on_prefixes(self, batch: SharedBatch, greedy: Greedy, *, steered: bool) -> Prefill | None:
@@ -97,7 +98,7 @@ class SharedPrefixes:
 
         Prefixes that are not cached are computed first, each once. Returns None if all are missing and different.
         """
-        pad = cast(int, greedy.config.pad_token_id)
+        pad = greedy.config.pad_token_id or 0  # it is masked, so any token will do
         known = {key: prefix for key in batch.keys if (prefix := self._store.get(key)) is not None}
         missing = {key: row for row, key in reversed(list(enumerate(batch.keys))) if key not in known}
         if len(missing) == len(batch.keys):
@@ -118,11 +119,11 @@ class SharedPrefixes:
         """Keep the prefixes of a batch that shared none: the last ones, as many as fit."""
         # Ovis2 also writes to the token that closes an image, but only in a call that is given the image.
         embeddings, embed = whole.first.inputs_embeds, self._text_decoder.embed
-        exact = self._is_exact or (embeddings is not None and batch.text_follows_prefixes(embeddings, embed))
+        exact = self._exact or (embeddings is not None and batch.text_follows_prefixes(embeddings, embed))
         if not exact or not whole.causal or not keeps_every_position(whole.cache):
             self._give_up()
             return
-        self._is_exact = True
+        self._exact = True
         cache = cast(DynamicCache, whole.cache)
         room = self._store.capacity
         chosen = []
@@ -136,7 +137,7 @@ class SharedPrefixes:
 
     def _give_up(self) -> None:
         """Share nothing more for this model."""
-        self._may_be_exact = False
+        self._exact = False
         self._store.clear()
 
 
