@@ -1,4 +1,4 @@
-"""The one-prefill decoder against the oracle's two complete eager passes."""
+"""The one-prefill decoder compared with the oracle's two complete eager passes."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ TOLERANCE = 1e-4
 
 
 def test_steering_is_visible_in_the_test_models() -> None:
-    """The comparisons below would mean nothing on a model that steering does not change."""
+    """On a model that steering does not change, the comparisons below would mean nothing."""
     model = random_model("llava")
     inputs = random_batch(model, [6, 6])
     ones = torch.ones(2)
@@ -113,7 +113,7 @@ def test_a_sweep_equals_separate_runs(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", [Baseline(), ScalingVis(alpha=1.0), AdaptVis(1.0, 1.0, 0.5)])
-def test_alpha_one_is_plain_generate(family: str, method: Baseline | ScalingVis | AdaptVis) -> None:
+def test_alpha_one_equals_plain_generate(family: str, method: Baseline | ScalingVis | AdaptVis) -> None:
     model = random_model(family, seed=5)
     inputs = random_batch(model, [3, 7], seed=5)
     plain = model.generate(

@@ -1,4 +1,4 @@
-"""Small random models of the families the decoder supports, each with inputs as its real processor returns them."""
+"""Small random models of the supported families, each with inputs as its real processor returns them."""
 
 from tests.families import mrope, processors_mrope, processors_special, processors_standard, special, standard
 from tests.families.build import Family

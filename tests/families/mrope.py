@@ -18,7 +18,7 @@ ROPE = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.
 
 
 class _Grid:
-    """An image of varying height and width, its patches flattened, 2 x 2 of which make one feature."""
+    """An image of varying height and width. Its patches are flattened; 2 x 2 of them make one feature."""
 
     def __init__(self, *shape: int) -> None:
         self.shape = shape or (3 * 2 * 8 * 8,)

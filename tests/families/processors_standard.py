@@ -201,7 +201,7 @@ PROCESSORS: dict[str, Processor] = {
             names={"image_token": "<image>"},
             begins=False,
             needs_image="`images` are expected as arguments",
-            note="beside rows with an image, it writes the beginning token into the text of a row without",
+            note="in a batch with images, it writes the beginning token into the text of a row without one",
         ),
     ),
     "got_ocr2": Processor(

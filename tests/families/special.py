@@ -1,4 +1,4 @@
-"""Families whose images, caches or attention have a form of their own, and families that are refused."""
+"""Families with special images, caches or attention, and families that are refused."""
 
 import torch
 

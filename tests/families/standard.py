@@ -35,7 +35,7 @@ class Square:
 
 
 class _Tiled:
-    """One to three tiles, a marker before each: InternVL's, Aya Vision's and Cohere's way."""
+    """One to three tiles with a marker before each, as in InternVL, Aya Vision and Cohere."""
 
     def __init__(self, count: int) -> None:
         self.count = count
