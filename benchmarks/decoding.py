@@ -19,7 +19,7 @@ ALPHAS = [0.5, 0.8, 1.2, 1.5, 2.0]
 ADAPTVIS = AdaptVis(alpha_low=0.5, alpha_high=1.5, threshold=0.4)
 PLAIN, AUTHORS = "plain `generate`", "the authors' procedure"
 BOUNDS = {"ScalingVis": 1.05, "AdaptVis": 1.10, "sweep over 6 alphas": 1.6}
-"""The most that a variant may cost over plain, as the project promises itself."""
+"""The most that a variant may cost compared with plain `generate`: the project's own limits."""
 
 
 def variants(model: Any, tokens: int) -> dict[str, Work]:

@@ -38,7 +38,7 @@ def _parts(heads: int, kv_heads: int, layers: int) -> tuple[CLIPVisionConfig, Ll
 
 def random_model(
     family: str, *, heads: int = 4, kv_heads: int = 4, layers: int = 3, seed: int = 0, scale: float = 6.0
-) -> Any:  # the stubs do not know that such a model generates
+) -> Any:  # the stubs do not say that such a model has `generate`
     """Return a random LLaVA-1.5 (`llava`) or LLaVA-1.6 (`llava_next`).
 
     Freshly initialised weights attend almost uniformly, so steering would change almost nothing. `scale` widens the

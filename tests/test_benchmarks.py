@@ -21,7 +21,7 @@ def figures(folder: Path) -> dict[str, Any]:
 
 
 def test_a_part_is_on_disk_before_the_next_begins(tmp_path: Path) -> None:
-    """The command is killed as soon as the second part says that it has begun."""
+    """The command is killed as soon as the second part shows that it has started."""
     command = [sys.executable, "-m", "benchmarks", "growth", "sharing", *SMALLEST, "--output", str(tmp_path)]
     said = b""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

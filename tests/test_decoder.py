@@ -216,7 +216,8 @@ def test_leaving_a_decoder_frees_its_prefixes_and_nothing_else() -> None:
     assert decoder.stats.prefixes_reused == 4, "and the decoder keeps new ones"
 
 
-def test_the_model_is_left_as_it_was_when_the_steered_pass_fails() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt("by the user")], ids=repr)
+def test_the_model_is_left_as_it_was_when_the_steered_pass_fails(error: BaseException) -> None:
     model = random_model("llava", seed=23)
     inputs = random_batch(model, [5], seed=23)
     calls: list[None] = []
@@ -224,10 +225,10 @@ def test_the_model_is_left_as_it_was_when_the_steered_pass_fails() -> None:
     def fail_on_second_pass(*_: object) -> None:
         calls.append(None)
         if len(calls) == 2:
-            raise RuntimeError("out of memory")
+            raise error
 
     hook = model.get_decoder().register_forward_hook(fail_on_second_pass)
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(type(error), match=str(error)):
         Decoder(model).generate(inputs, ScalingVis(alpha=2.0))
     hook.remove()
     assert model.config.text_config._attn_implementation == "sdpa"

@@ -238,9 +238,9 @@ def learn_a_prompt(model: Any) -> Any:
 @pytest.mark.parametrize(
     ("wrap", "words"),
     [
-        (compile_in_place, "hand over the model as it was before torch.compile"),
-        (compile_forward, "hand over the model as it was before torch.compile"),
-        (compile_text_decoder, "hand over the model as it was before torch.compile"),
+        (compile_in_place, "hand over the model from before torch.compile"),
+        (compile_forward, "hand over the model from before torch.compile"),
+        (compile_text_decoder, "hand over the model from before torch.compile"),
         (torch.nn.DataParallel, "DataParallel is not a model of transformers; hand over its .module"),
         (lambda model: torch.nn.Linear(2, 2), "Linear is not a model of transformers"),
         (learn_a_prompt, "its adapter adds learned tokens to the prompt"),

@@ -2,7 +2,7 @@
 
 Read them in this order:
 
-method      what a method is; each method is a file of its own (baseline, scaling_vis, adaptvis)
+method      what a method is; each method has its own file (baseline, scaling_vis, adaptvis)
 decoder     decodes a batch: prefill, confidence, coefficients, steered step
 greedy      the generation config: greedy, whatever the checkpoint or the caller says
 prefix/     runs the prefill, and computes an image that several rows ask about only once

@@ -63,8 +63,8 @@ class Statistics:
     Attributes:
         rows: Prompts decoded.
         prefixes_reused: Prompts for which image and beginning were already computed for another prompt.
-        steered_on_cache: Batches whose steered step ran on the cache of the prefill.
-        full_passes: Batches whose steered step needed a second full pass.
+        steered_on_cache: Batches with a steered step that ran on the cache of the prefill.
+        full_passes: Batches with a steered step that needed a second full pass.
     """
 
     rows: int = 0

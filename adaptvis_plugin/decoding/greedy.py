@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-# Fields of a generation config that choose another decoding than greedy, with their values in greedy decoding. Logits
+# Fields of a generation config that choose another decoding than greedy, with their values for greedy decoding. Logits
 # processors (a repetition penalty, suppressed tokens) are part of a checkpoint's greedy decoding and stay.
 _GREEDY: dict[str, Any] = {
     "do_sample": False,
@@ -46,7 +46,7 @@ _RESERVED = (
 
 @dataclass(frozen=True)
 class Greedy:
-    """A greedy decoding, as `generate` is asked for it.
+    """How `generate` is called to decode greedily.
 
     Attributes:
         config: The generation config.
@@ -95,7 +95,7 @@ class Greedy:
         return cls(config, beside)
 
     def one_token(self) -> "Greedy":
-        """Return the same for a pass that only fills the cache, whose token is never an answer.
+        """Return the same for a pass that only fills the cache; its token is never an answer.
 
         The caller's processors and stopping criteria are left out, because they may count their calls.
         """

@@ -4,7 +4,7 @@ No family is listed by name. A model is refused, with the reason, if steering wo
 
 - no image token: nothing in the prompt stands for the image;
 - encoder-decoder, or a text decoder with cross-attention: the image is not among the columns of its self-attention;
-- a `generate` of its own: it runs another model than the one that was given;
+- its own `generate`: it runs another model than the one that was given;
 - attention outside transformers' attention interface, or with arguments that the steered row would not apply.
 
 If steering is exact, two things decide what it costs. One prefill is enough if no other token sees the last one, and if
@@ -90,7 +90,7 @@ def unwrapped(model: nn.Module) -> PreTrainedModel:
     if compiled:
         raise ValueError(
             f"{name}: {', '.join(compiled)} is compiled, and compiled code keeps the attention it was compiled with; "
-            "hand over the model as it was before torch.compile (a compiled vision tower may stay)"
+            "hand over the model from before torch.compile (a compiled vision tower may stay)"
         )
     return model
 
@@ -121,7 +121,7 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
             "so there are no image columns to steer; use an image-text-to-text model"
         )
     if not _generates_as_a_whole(type(model)):
-        raise ValueError(f"{name} brings its own generate, which runs a part of the model by itself; {_REFUSED}")
+        raise ValueError(f"{name} has its own generate, which runs a part of the model by itself; {_REFUSED}")
     decoder = model.get_decoder()
     kinds = {type(module) for module in decoder.modules()}
     foreign = sorted(kind.__name__ for kind in kinds if _attends_elsewhere(kind))
@@ -220,7 +220,7 @@ def _attends_elsewhere(kind: Any) -> bool:
 
 
 def _is_unrouted(module: nn.Module, attention: frozenset[nn.Module]) -> bool:
-    """Whether a module is softmax attention outside the attention interface: no linear attention, no routed part."""
+    """Whether a module is softmax attention outside the interface: it is not linear, and no part of it is routed."""
     name = type(module).__name__
     return (
         "Attention" in name

@@ -23,7 +23,7 @@ class Prefill:
         logits: Logits of the first answer token, shape (batch, vocabulary), fp32.
         sequences: The generated tokens, shape (batch, new tokens).
         image_columns: Which prompt positions hold an image feature, shape (batch, prompt tokens).
-        prefixes_reused: The number of rows whose prefix was computed for another row (see `prefix`).
+        prefixes_reused: The number of rows with a prefix that was computed for another row (see `prefix`).
     """
 
     inputs: dict[str, Any]

@@ -18,6 +18,8 @@ from adaptvis_plugin.decoding.inspection import TextDecoder
 class Recording:
     """What a first forward pass was given, and the logits it returned.
 
+    `last_is_unseen` and `causal` require that the text decoder was watched.
+
     Attributes:
         logits: Logits of the last position, shape (batch, vocabulary), fp32.
         position_ids: The positions that the pass was given, or None; the last axis is the prompt.
@@ -35,12 +37,12 @@ class Recording:
 
     @property
     def last_is_unseen(self) -> bool:
-        """Whether no token but the last one saw the last one. Needs a watched text decoder."""
+        """Whether no token but the last one saw the last one."""
         return not self._unreadable and not any(bool(mask[..., :-1, -1].any()) for mask in self._visible())
 
     @property
     def causal(self) -> bool:
-        """Whether no token saw a later one. An image whose tokens see each other is not causal. As above, watched."""
+        """Whether no token saw a later one. It is not causal if the tokens of an image see each other."""
         return not self._unreadable and not any(
             bool(mask.triu(1 + mask.shape[-1] - mask.shape[-2]).any()) for mask in self._visible()
         )

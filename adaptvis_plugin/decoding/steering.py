@@ -17,8 +17,8 @@ def steer(model: PreTrainedModel, text_decoder: TextDecoder, gain: torch.Tensor)
     """Steer the first forward pass inside the block; every later pass is the model's own.
 
     **Mutates the model while that single pass runs**: the configs of the text decoder name another attention function.
-    They name the model's own again afterwards, also when the pass raises. Vision towers have configs of their own,
-    which are never touched. Two of these blocks at a time on one model would restore each other's attention, so the
+    Afterwards they name the model's own again, also if the pass raises. Vision towers have other configs, which are
+    never touched. Two of these blocks at a time on one model would restore each other's attention, so the
     caller holds the model's lock (see `decoder`).
 
     Args:

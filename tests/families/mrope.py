@@ -1,4 +1,4 @@
-"""Families whose positions depend on the image's height and width (M-RoPE)."""
+"""Families with positions that depend on the image's height and width (M-RoPE)."""
 
 from typing import Any
 
@@ -98,7 +98,7 @@ def _family(
         architecture,
         {"vision_config": vision, "text_config": {**TEXT, **rope, **text}, **IDS},
         grid or _Grid(),
-        columns="merged patch features; not begin and end of image; video tokens have an id of their own",
+        columns="merged patch features; not begin and end of image; not video tokens, which have another id",
         mode=mode,
         types="mm_token_type_ids" if mrope else None,
         own_positions=mrope,

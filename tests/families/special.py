@@ -257,7 +257,7 @@ FAMILIES = [
             "video_token_id": VIDEO,
         },
         _video_llama3,
-        columns="merged patch features; video tokens have an id of their own",
+        columns="merged patch features; not video tokens, which have another id",
     ),
     Family(
         "gemma4",
