@@ -56,7 +56,7 @@ def _processor(name: str) -> str:
     if name not in PROCESSORS:
         return "no"
     declared = PROCESSORS[name]
-    notes = ("but it refuses a batch without any image" if declared.needs_image else "", declared.note)
+    notes = ("refuses a batch without any image" if declared.needs_image else "", declared.note)
     return "; ".join(["yes", *filter(None, notes)])
 
 
