@@ -1,4 +1,4 @@
-"""Whether a model has changed: only if not can later batches use what it computed before."""
+"""Whether a model has changed: if so, later batches cannot use what it computed before."""
 
 from itertools import chain
 from typing import Any
