@@ -1,8 +1,8 @@
 """The authors' procedure, for comparison: two complete generations with eager attention.
 
-Their code generates the whole answer plainly, reads the confidence, and generates it again with the prompt's last row
-steered. Only what makes it slow is kept: the second prefill and the full score matrices of eager attention. Their
-batch of one and their writing of every layer's attention to disk are left out, which flatters it.
+Their code generates the whole answer unsteered, reads the confidence, and generates it again with the prompt's last row
+steered. Two things that make it slow are kept here: the second prefill and the full score matrices of eager attention.
+Two are left out, which flatters it: a batch size of one, and writing every layer's attention to disk.
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ AttentionMaskInterface.register("authors", eager_mask)
 
 
 def two_complete_generations(model: Any, batch: dict[str, torch.Tensor], method: AdaptVis, tokens: int) -> torch.Tensor:
-    """Answer a batch as the authors' code does; returns the sequences with the prompt."""
+    """Answer a batch as the authors' code does, and return the sequences with the prompt."""
     global _gain
     own = model.config.get_text_config()._attn_implementation
     model.set_attn_implementation({"text_config": "authors"})

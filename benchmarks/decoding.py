@@ -1,5 +1,6 @@
-"""Every way of decoding over plain `generate`, on the same prompts."""
+"""Every variant of decoding compared with plain `generate`, on the same prompts."""
 
+import dataclasses
 import statistics
 import subprocess
 import sys
@@ -7,21 +8,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from adaptvis_plugin.decoding import AdaptVis, Baseline, Decoder, ScalingVis
 from benchmarks.authors import two_complete_generations
-from benchmarks.measure import Work, in_turn, peak_memory, ratio, reset_peak_memory, table
+from benchmarks.measure import Settings, Work, in_turn, peak_memory, ratio, reset_peak_memory, table
 from benchmarks.shapes import SHAPES, TEXT_TOKENS, random_batch, random_llava
 
 ALPHAS = [0.5, 0.8, 1.2, 1.5, 2.0]
 ADAPTVIS = AdaptVis(alpha_low=0.5, alpha_high=1.5, threshold=0.4)
 PLAIN, AUTHORS = "plain `generate`", "the authors' procedure"
 BOUNDS = {"ScalingVis": 1.05, "AdaptVis": 1.10, "sweep over 6 alphas": 1.6}
-"""The most that a way may cost over plain, as the project promises itself."""
+"""The most that a variant may cost compared with plain `generate`: the project's own limits."""
 
 
-def ways(model: Any, tokens: int) -> dict[str, Work]:
-    """The ways of answering a batch. Each has a decoder of its own, so that none finds another's prefixes."""
+def variants(model: Any, tokens: int) -> dict[str, Work]:
+    """Return the variants of answering a batch. Each has its own decoder, so that none finds another's prefixes."""
 
     def decode(run: Callable[[Decoder, Any], Any]) -> Work:
         decoder = Decoder(model)
@@ -37,19 +39,23 @@ def ways(model: Any, tokens: int) -> dict[str, Work]:
     }
 
 
-def measure(shape: str, device: str, attention: str, batch_size: int, tokens: int, rounds: int) -> dict[str, Any]:
-    """Time and peak memory of every way."""
+def measure(settings: Settings) -> dict[str, Any]:
+    """Measure the time and the peak memory of every variant."""
+    shape, device, attention, rows, tokens, rounds = dataclasses.astuple(settings)
     model = random_llava(SHAPES[shape], device, attention)
-    seconds = in_turn(ways(model, tokens), lambda number: random_batch(model, batch_size, seed=number), rounds, device)
+    seconds = in_turn(
+        variants(model, tokens), lambda number: random_batch(model, rows, seed=number), rounds, device, "decoding"
+    )
     memory = {
-        name: _memory_in_a_process([shape, device, attention, str(batch_size), str(tokens), name]) for name in seconds
+        name: _memory_in_a_process([shape, device, attention, str(rows), str(tokens), name])
+        for name in tqdm(seconds, desc="decoding: peak memory", unit="variant")
     }
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
         "model": f"random LLaVA, {parameters / 1e6:.0f}M parameters, {SHAPES[shape].dtype}, {attention}",
-        "prompt": f"576 image tokens and {TEXT_TOKENS} text tokens; batch {batch_size}; answers of {tokens} tokens; "
+        "prompt": f"576 image tokens and {TEXT_TOKENS} text tokens; batch {rows}; answers of {tokens} tokens; "
         f"medians of {rounds} rounds",
-        "ways": {
+        "variants": {
             name: {
                 "time / plain": ratio(seconds[name], seconds[PLAIN]),
                 "seconds": statistics.median(seconds[name]),
@@ -62,9 +68,9 @@ def measure(shape: str, device: str, attention: str, batch_size: int, tokens: in
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The report in words and a table."""
+    """Return the figures as a sentence and a table."""
     rows = []
-    for name, row in report["ways"].items():
+    for name, row in report["variants"].items():
         bound = f"{BOUNDS[name]:.2f}" if name in BOUNDS else ""
         figures = [f"{row['time / plain']:.2f}", bound, f"{row['peak memory / plain']:.2f}", f"{row['seconds']:.2f}"]
         rows.append([name, *figures])
@@ -81,7 +87,7 @@ def _memory_in_a_process(arguments: list[str]) -> int:
 def _memory(shape: str, device: str, attention: str, batch_size: str, tokens: str, name: str) -> int:
     model = random_llava(SHAPES[shape], device, attention)
     batches = [random_batch(model, int(batch_size), seed=number) for number in range(2)]
-    work = ways(model, int(tokens))[name]
+    work = variants(model, int(tokens))[name]
     reset_peak_memory(device)
     for batch in batches:
         work(batch)

@@ -1,12 +1,12 @@
-"""What steering adds as prompts and batches grow, as a picture."""
+"""What steering adds as prompts and batches grow."""
 
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.decoding import PLAIN, ways
-from benchmarks.measure import in_turn, ratio, table
+from benchmarks.decoding import PLAIN, variants
+from benchmarks.measure import Settings, in_turn, ratio, table
 from benchmarks.shapes import SHAPES, random_batch, random_llava
 
 IMAGES = (1, 2, 4, 8)
@@ -14,13 +14,19 @@ BATCHES = (1, 2, 4, 8)
 SHOWN = ("ScalingVis", "AdaptVis", "sweep over 6 alphas")
 
 
-def measure(shape: str, device: str, attention: str, tokens: int, rounds: int) -> dict[str, Any]:
-    """Time over plain for 1 to 8 images in a prompt at batch 1, and for batches of 1 to 8 with one image each."""
-    model = random_llava(SHAPES[shape], device, attention)
+def measure(settings: Settings) -> dict[str, Any]:
+    """Measure time over plain: for 1 to 8 images in a single prompt, and for batches of 1 to 8 with one image each."""
+    model = random_llava(SHAPES[settings.shape], settings.device, settings.attention)
 
     def over_plain(rows: int, images: int) -> dict[str, float]:
-        chosen = {name: work for name, work in ways(model, tokens).items() if name in (PLAIN, *SHOWN)}
-        seconds = in_turn(chosen, lambda number: random_batch(model, rows, images, seed=number), rounds, device)
+        chosen = {name: work for name, work in variants(model, settings.tokens).items() if name in (PLAIN, *SHOWN)}
+        seconds = in_turn(
+            chosen,
+            lambda number: random_batch(model, rows, images, seed=number),
+            min(settings.rounds, 3),
+            settings.device,
+            f"growth: batch {rows}, {576 * images} image tokens",
+        )
         return {name: ratio(seconds[name], seconds[PLAIN]) for name in SHOWN}
 
     return {
@@ -29,8 +35,8 @@ def measure(shape: str, device: str, attention: str, tokens: int, rounds: int) -
     }
 
 
-def draw(report: dict[str, Any], path: Path) -> None:
-    """Draw both curves side by side."""
+def draw(report: dict[str, Any], folder: Path) -> None:
+    """Draw both curves side by side, as growth.png."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     for axis, (title, points) in zip(figure.subplots(1, 2, sharey=True), report.items(), strict=True):
         for name in SHOWN:
@@ -41,12 +47,12 @@ def draw(report: dict[str, Any], path: Path) -> None:
     figure.axes[0].set_ylabel("time over plain generate")
     figure.axes[0].set_ylim(bottom=0)
     figure.axes[1].legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    figure.savefig(folder / "growth.png", dpi=120)
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The same in numbers."""
-    parts = []
+    """Return the picture and the figures as tables."""
+    parts = ["![Time over plain generate](growth.png)"]
     for title, points in report.items():
         rows = [[name, *(f"{point[name]:.2f}" for point in points.values())] for name in SHOWN]
         parts.append(table([f"time / plain by {title}", *points], rows))

@@ -1,39 +1,72 @@
-"""Timing in turn, peak memory in a process of its own, and what the figures stand on."""
+"""Timing in turn, peak memory, and a description of the machine."""
 
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from tqdm import tqdm
 
 Work = Callable[[Any], Any]
-"""One way of doing a job; gets the round's input."""
+"""One variant of a job; it gets the round's input."""
 
 
-def in_turn(ways: Mapping[str, Work], inputs: Callable[[int], Any], rounds: int, device: str) -> dict[str, list[float]]:
-    """Wall seconds of every way in every round, all ways in turn on the round's input, after one round to warm up.
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
 
-    On a machine whose speed drifts it then drifts for all of them, and a ratio within a round holds.
+    Attributes:
+        shape: Name of the model's shape.
+        device: cpu or cuda.
+        attention: Attention kernel of the unsteered passes.
+        batch_size: Prompts in a batch.
+        tokens: Length of an answer.
+        rounds: Rounds of measuring, after one to warm up.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
+
+    shape: str
+    device: str
+    attention: str
+    batch_size: int
+    tokens: int
+    rounds: int
+
+
+def in_turn(
+    variants: Mapping[str, Work], inputs: Callable[[int], Any], rounds: int, device: str, title: str
+) -> dict[str, list[float]]:
+    """Measure the wall seconds of every variant in every round, after one round to warm up.
+
+    In each round all variants run in turn on the same input. If the machine's speed drifts, it drifts for all of them,
+    and the ratios within a round hold.
+
+    Args:
+        variants: The variants by name.
+        inputs: Returns the input of a round, given its number.
+        rounds: Rounds to measure.
+        device: cpu or cuda.
+        title: What to call it in the progress bar on standard error.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for number in tqdm(range(rounds + 1), desc=title, unit="round"):
         given = inputs(number)
-        for name, work in ways.items():
-            _settle(device)
+        for name, work in variants.items():
+            _synchronize(device)
             start = time.perf_counter()
             work(given)
-            _settle(device)
+            _synchronize(device)
             if number > 0:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
 def ratio(a: list[float], b: list[float]) -> float:
-    """Median over the rounds of the ratio within the round."""
+    """Return the median over the rounds of the ratio within a round."""
     return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
@@ -46,7 +79,7 @@ def reset_peak_memory(device: str) -> None:
 
 
 def peak_memory(device: str) -> int:
-    """The most memory used since the reset, in bytes: resident memory of the process, or allocated on the GPU."""
+    """Return the most memory used since the reset, in bytes: resident in the process, or allocated on the GPU."""
     if device != "cpu":
         return int(torch.cuda.max_memory_allocated())
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
@@ -54,7 +87,7 @@ def peak_memory(device: str) -> int:
 
 
 def machine(device: str) -> str:
-    """Hardware and versions."""
+    """Describe the hardware and the versions."""
     hardware = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()} CPU"
     return (
         f"{hardware}, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
@@ -63,11 +96,11 @@ def machine(device: str) -> str:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, all columns but the first aligned to the right."""
+    """Return a Markdown table with all columns but the first aligned to the right."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _settle(device: str) -> None:
+def _synchronize(device: str) -> None:
     if device != "cpu":
         torch.cuda.synchronize()

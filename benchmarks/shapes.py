@@ -11,7 +11,7 @@ TEXT_TOKENS = 30
 
 @dataclass(frozen=True)
 class Shape:
-    """Width and depth of the two towers; the image is always CLIP's 336 x 336 in 14 x 14 patches: 576 tokens."""
+    """The width and depth of the two towers. The image is always CLIP's 336 x 336 in 14 x 14 patches: 576 tokens."""
 
     vision: tuple[int, int, int, int]  # width, intermediate, layers, heads
     text: tuple[int, int, int, int]
@@ -19,6 +19,8 @@ class Shape:
 
 
 SHAPES = {
+    # For tests.
+    "tiny": Shape((32, 32, 1, 2), (32, 32, 1, 2), torch.float32),
     # LLaVA-1.5-7B scaled to two CPU cores: the vision tower keeps about its share of the prefill's cost.
     "scaled": Shape((256, 1024, 6, 4), (512, 1376, 8, 8), torch.float32),
     # LLaVA-1.5-7B itself.
@@ -27,7 +29,7 @@ SHAPES = {
 
 
 def random_llava(shape: Shape, device: str, attention: str) -> PreTrainedModel:
-    """A LLaVA-1.5 of a shape with random weights, which never ends an answer early."""
+    """Return a LLaVA-1.5 of a shape with random weights, which never ends an answer early."""
     width, inner, layers, heads = shape.vision
     vision = CLIPVisionConfig(
         hidden_size=width,
@@ -62,7 +64,7 @@ def random_llava(shape: Shape, device: str, attention: str) -> PreTrainedModel:
 
 
 def random_batch(model: PreTrainedModel, rows: int, images: int = 1, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Rows of `images` images (576 tokens each) and 30 text tokens."""
+    """Return rows of `images` images (576 tokens each) and 30 text tokens."""
     generator = torch.Generator().manual_seed(seed)
     text = torch.randint(10, 30000, (rows, TEXT_TOKENS), generator=generator)
     image = torch.full((rows, 576 * images), IMAGE)

@@ -7,32 +7,34 @@ import torch
 
 from adaptvis_plugin.decoding import Decoder
 from benchmarks.decoding import ADAPTVIS
-from benchmarks.measure import in_turn, ratio
+from benchmarks.measure import Settings, in_turn, ratio
 from benchmarks.shapes import SHAPES, random_batch, random_llava
 
 QUESTIONS, PICTURES = 48, 28
 
 
-def measure(shape: str, device: str, attention: str, batch_size: int, tokens: int, rounds: int) -> dict[str, Any]:
-    """AdaptVis over the whole set, with prefixes shared and not; the questions stand as the adapter asks them."""
-    model = random_llava(SHAPES[shape], device, attention)
+def measure(settings: Settings) -> dict[str, Any]:
+    """Measure AdaptVis over the whole set with and without shared prefixes, in the order in which an adapter asks."""
+    model = random_llava(SHAPES[settings.shape], settings.device, settings.attention)
 
     def questions(number: int) -> list[dict[str, torch.Tensor]]:
         rows = random_batch(model, QUESTIONS, seed=number)
-        # As `SteeredModel` does: those about one picture follow each other.
+        # Questions about one picture follow each other, as in `SteeredModel`.
         picture = sorted(row % PICTURES for row in range(QUESTIONS))
         rows["pixel_values"] = rows["pixel_values"][picture]
-        starts = range(0, QUESTIONS, batch_size)
-        return [{name: tensor[start : start + batch_size] for name, tensor in rows.items()} for start in starts]
+        size = settings.batch_size
+        starts = range(0, QUESTIONS, size)
+        return [{name: tensor[start : start + size] for name, tensor in rows.items()} for start in starts]
 
-    # One decoder for each way: a decoder makes sure once, in its first batch, that sharing is exact for its model.
+    # One decoder for all rounds: in its first batch, a decoder checks once that sharing is exact for its model.
     decoders = {"shared": Decoder(model), "not shared": Decoder(model, prefix_bytes=0)}
 
     def run(decoder: Decoder, batches: list[dict[str, torch.Tensor]]) -> None:
         for batch in batches:
-            decoder.generate(batch, ADAPTVIS, max_new_tokens=tokens)
+            decoder.generate(batch, ADAPTVIS, max_new_tokens=settings.tokens)
 
-    seconds = in_turn({name: partial(run, decoder) for name, decoder in decoders.items()}, questions, rounds, device)
+    variants = {name: partial(run, decoder) for name, decoder in decoders.items()}
+    seconds = in_turn(variants, questions, min(settings.rounds, 3), settings.device, "sharing")
     stats = decoders["shared"].stats
     return {
         "speed": ratio(seconds["not shared"], seconds["shared"]),
@@ -41,7 +43,7 @@ def measure(shape: str, device: str, attention: str, batch_size: int, tokens: in
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The report in a sentence."""
+    """Return the figures as a sentence."""
     return (
         f"{QUESTIONS} questions about {PICTURES} pictures, as many to a picture as in VSR. Sharing the pictures' "
         f"prefill answers them {report['speed']:.2f} times as fast (at least 1.4): "

@@ -1,9 +1,9 @@
-"""The slow, obvious computation that the decoder is held to.
+"""The slow, obvious computation that the decoder is compared with.
 
 Two complete passes over the whole prompt, eager attention with the full score matrix, the last row times alpha
-before the mask, in every layer and head; then greedy decoding, one token at a time, unsteered. No cache: every token
-is another complete pass over everything so far, in which the same one row is steered. Nothing is shared with the
-package.
+before the mask, in every layer and head; then greedy decoding, one token at a time, unsteered. There is no cache: every
+token is another complete pass over everything so far, in which the same single row is steered. No code is shared with
+the package.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class OracleResult:
 
 
 def _extended(inputs: dict[str, torch.Tensor], new: list[torch.Tensor], answer_type: int) -> dict[str, torch.Tensor]:
-    """The inputs of a pass over the prompt and the tokens generated so far, which are text."""
+    """Return the inputs of a pass over the prompt and the tokens generated so far, which are text."""
     tail = torch.stack(new, 1) if new else inputs["input_ids"][:, :0]
     ends = {
         "input_ids": tail,
@@ -79,12 +79,12 @@ def complete_pass(
     answer_type: int = 0,
     forbidden: Sequence[int] = (),
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One complete generation with `alpha` per row; returns (first logits, new tokens).
+    """Generate once with `alpha` per row; return (first logits, new tokens).
 
     Args:
-        own_positions: the family derives positions from its images; it is left to do so.
-        answer_type: what `token_type_ids` calls a generated token.
-        forbidden: tokens that are never generated.
+        own_positions: Whether the family derives positions from its images. None are then given.
+        answer_type: The value of `token_type_ids` for a generated token.
+        forbidden: Tokens that are never generated.
     """
     global _gain
     own = model.config.get_text_config(decoder=True)._attn_implementation
@@ -121,7 +121,7 @@ def scaling_vis(
     tokens: int,
     **options: Any,
 ) -> OracleResult:
-    """The authors' procedure: a plain pass for the confidence, then a complete steered one."""
-    plain, _ = complete_pass(model, inputs, image_token_id, torch.ones_like(alpha), 1, **options)
+    """Follow the authors' procedure: an unsteered pass for the confidence, then a complete steered one."""
+    unsteered, _ = complete_pass(model, inputs, image_token_id, torch.ones_like(alpha), 1, **options)
     first, sequences = complete_pass(model, inputs, image_token_id, alpha, tokens, **options)
-    return OracleResult(first, plain.softmax(-1).amax(-1), sequences)
+    return OracleResult(first, unsteered.softmax(-1).amax(-1), sequences)

@@ -1,4 +1,4 @@
-"""Small random models of the real families, and batches in the shape their processors return."""
+"""Small random models of real families, and batches as their processors return them."""
 
 from typing import Any
 
@@ -38,11 +38,11 @@ def _parts(heads: int, kv_heads: int, layers: int) -> tuple[CLIPVisionConfig, Ll
 
 def random_model(
     family: str, *, heads: int = 4, kv_heads: int = 4, layers: int = 3, seed: int = 0, scale: float = 6.0
-) -> Any:  # the stubs do not know that such a model generates
-    """A random LLaVA-1.5 (`llava`) or LLaVA-1.6 (`llava_next`).
+) -> Any:  # the stubs do not say that such a model has `generate`
+    """Return a random LLaVA-1.5 (`llava`) or LLaVA-1.6 (`llava_next`).
 
-    Freshly initialised weights attend almost uniformly, so that steering would change next to nothing; `scale` widens
-    the query and key projections until attention is as peaked as a trained model's.
+    Freshly initialised weights attend almost uniformly, so steering would change almost nothing. `scale` widens the
+    query and key projections until attention is as peaked as a trained model's.
     """
     torch.manual_seed(seed)
     vision, text = _parts(heads, kv_heads, layers)
@@ -66,7 +66,7 @@ def random_model(
                 weight.mul_(scale)
             elif "embed_tokens" in name or "lm_head" in name:
                 weight.mul_(4)
-        # A logit of 0 is never the largest: a generated image token would want an image of its own.
+        # A logit of 0 is never the largest. A generated image token would need another image.
         model.lm_head.weight[IMAGE] = 0
     model.generation_config.eos_token_id = EOS
     model.generation_config.pad_token_id = PAD
@@ -76,7 +76,7 @@ def random_model(
 def random_batch(
     model: PreTrainedModel, texts: list[int], *, images: list[int] | None = None, seed: int = 0
 ) -> dict[str, torch.Tensor]:
-    """A left-padded batch: row i holds `images[i]` images (default 1) and then `texts[i]` text tokens."""
+    """Return a left-padded batch: row i holds `images[i]` images (default 1) and then `texts[i]` text tokens."""
     generator = torch.Generator().manual_seed(seed)
     images = [1] * len(texts) if images is None else images
     count = sum(images)

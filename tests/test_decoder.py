@@ -1,4 +1,6 @@
-"""The one-prefill decoder against the oracle's two complete eager passes."""
+"""The one-prefill decoder compared with the oracle's two complete eager passes."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ TOLERANCE = 1e-4
 
 
 def test_steering_is_visible_in_the_test_models() -> None:
-    """The comparisons below would mean nothing on a model that steering does not change."""
+    """On a model that steering does not change, the comparisons below would mean nothing."""
     model = random_model("llava")
     inputs = random_batch(model, [6, 6])
     ones = torch.ones(2)
@@ -70,6 +72,29 @@ def test_adaptvis_steers_each_row_by_its_own_confidence(
     assert torch.equal(out.sequences, expected.sequences)
 
 
+class OnMps(torch.Tensor):
+    """A tensor that claims to be on Apple's MPS and, as there, cannot become double."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == torch.Tensor.device.__get__:  # type: ignore[attr-defined]
+            return torch.device("mps")
+        if func is torch.Tensor.double:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+        if func is torch.Tensor.cpu:
+            return args[0].as_subclass(torch.Tensor)
+        return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, OnMps])
+def test_a_confidence_that_rounds_to_the_threshold_is_not_below_it(kind: type[torch.Tensor]) -> None:
+    """Every two-decimal threshold, and confidences just above and below the number that rounds to it."""
+    for hundredths in range(1, 101):
+        confidence = torch.tensor([hundredths - 0.51, hundredths - 0.49, hundredths]) / 100
+        alpha = AdaptVis(0.5, 1.5, threshold=hundredths / 100).choose(confidence.as_subclass(kind))
+        assert alpha.as_subclass(torch.Tensor).tolist() == [0.5, 1.5, 1.5]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_sweep_equals_separate_runs(family: str) -> None:
     model = random_model(family, kv_heads=2, seed=3)
@@ -88,7 +113,7 @@ def test_a_sweep_equals_separate_runs(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", [Baseline(), ScalingVis(alpha=1.0), AdaptVis(1.0, 1.0, 0.5)])
-def test_alpha_one_is_plain_generate(family: str, method: Baseline | ScalingVis | AdaptVis) -> None:
+def test_alpha_one_equals_plain_generate(family: str, method: Baseline | ScalingVis | AdaptVis) -> None:
     model = random_model(family, seed=5)
     inputs = random_batch(model, [3, 7], seed=5)
     plain = model.generate(
@@ -177,7 +202,22 @@ def test_the_model_is_left_as_it_was() -> None:
     assert torch.equal(model.generate(**inputs, max_new_tokens=6, do_sample=False), before)
 
 
-def test_the_model_is_left_as_it_was_when_the_steered_pass_fails() -> None:
+def test_leaving_a_decoder_frees_its_prefixes_and_nothing_else() -> None:
+    model = random_model("llava", seed=23)
+    inputs = random_batch(model, [5, 9], seed=23)
+    with Decoder(model, prefix_bytes=2**30) as decoder:
+        for _ in range(2):
+            inside = decoder.generate(inputs, ScalingVis(alpha=2.0))
+    assert decoder.stats.prefixes_reused == 2
+    after = decoder.generate(inputs, ScalingVis(alpha=2.0))
+    assert decoder.stats.prefixes_reused == 2, "the prefixes are gone"
+    torch.testing.assert_close(after.first_logits, inside.first_logits, atol=TOLERANCE, rtol=0)
+    decoder.generate(inputs, ScalingVis(alpha=2.0))
+    assert decoder.stats.prefixes_reused == 4, "and the decoder keeps new ones"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt("by the user")], ids=repr)
+def test_the_model_is_left_as_it_was_when_the_steered_pass_fails(error: BaseException) -> None:
     model = random_model("llava", seed=23)
     inputs = random_batch(model, [5], seed=23)
     calls: list[None] = []
@@ -185,10 +225,10 @@ def test_the_model_is_left_as_it_was_when_the_steered_pass_fails() -> None:
     def fail_on_second_pass(*_: object) -> None:
         calls.append(None)
         if len(calls) == 2:
-            raise RuntimeError("out of memory")
+            raise error
 
     hook = model.get_decoder().register_forward_hook(fail_on_second_pass)
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(type(error), match=str(error)):
         Decoder(model).generate(inputs, ScalingVis(alpha=2.0))
     hook.remove()
     assert model.config.text_config._attn_implementation == "sdpa"

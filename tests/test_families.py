@@ -1,4 +1,4 @@
-"""Every supported family against the oracle, and every refusal with its reason."""
+"""Every supported family compared with the oracle, and every refusal with its reason."""
 
 from pathlib import Path
 
@@ -35,8 +35,8 @@ def test_a_row_that_ends_in_the_image_is_exact_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_cache_is_given_up_only_where_the_last_token_holds_a_feature(name: str) -> None:
-    """In Ovis2 the token that closes an image holds one too; elsewhere such tokens are words."""
+def test_two_passes_are_made_only_where_the_last_token_holds_a_feature(name: str) -> None:
+    """In Ovis2 the token that closes an image holds a feature too; elsewhere such tokens are words."""
     family = FAMILIES[name]
     last = random_batch(family, IMAGE_LAST)["input_ids"][:, -1]
     feature = bool((last == IMAGE).any()) or name == "ovis2"
@@ -44,14 +44,14 @@ def test_the_cache_is_given_up_only_where_the_last_token_holds_a_feature(name: s
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_alpha_one_is_plain_generate(name: str) -> None:
+def test_alpha_one_equals_plain_generate(name: str) -> None:
     measured = measure(name)
     assert measured.plain_difference <= TOLERANCE
     assert measured.same_plain_text
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_mode_is_found_by_looking_at_the_model(name: str) -> None:
+def test_the_mode_is_found_by_looking_at_the_model(name: str) -> None:
     assert measure(name).mode == FAMILIES[name].mode
 
 
@@ -69,7 +69,7 @@ def test_what_cannot_be_steered_exactly_is_refused_with_the_reason(family: Famil
     assert family.mode in refusal(family)
 
 
-def test_at_least_24_families_are_tested_and_the_named_ones_among_them() -> None:
+def test_at_least_24_families_are_tested_including_the_named_ones() -> None:
     assert len({name.split(" ")[0] for name in FAMILIES}) >= 24
     named = (
         "llava llava_next llava_onevision vipllava qwen2_vl qwen2_5_vl qwen3_vl internvl idefics3 smolvlm gemma3 "
@@ -79,7 +79,7 @@ def test_at_least_24_families_are_tested_and_the_named_ones_among_them() -> None
     assert "mllama" in {family.name for family in REFUSED}
 
 
-def test_the_documentation_s_table_is_this_result() -> None:
+def test_the_documented_table_is_this_result() -> None:
     document = DOCUMENT.read_text()
     assert measured_table() in document, "run: python -m tests.families > docs/families.md"
     missing = [kind for kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES if f"| {kind} " not in document]

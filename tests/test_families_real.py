@@ -1,4 +1,4 @@
-"""Every family's real processor and a random model, as a checkpoint folder, through both frameworks' adapters."""
+"""Every family's real processor and a random model, as a checkpoint folder, in both frameworks' adapters."""
 
 from collections.abc import Callable
 from functools import cache
@@ -25,7 +25,7 @@ Checkpoint = Callable[[str], tuple[Path, Alone]]
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """The folder of a family's checkpoint, written once, and its model under transformers alone."""
+    """Return the folder of a family's checkpoint, written once, and its model under transformers alone."""
 
     @cache
     def written(name: str) -> tuple[Path, Alone]:
@@ -45,7 +45,7 @@ def test_both_adapters_answer_as_transformers_and_as_the_oracle(
     arguments: dict[str, Any] = {"pretrained": str(folder), "prompt": style}
     rows, sizes = ROWS[style], [3, 1]
     if PROCESSORS[name].needs_image and not all(row.pictures for row in rows):
-        sizes = [3]  # alone, the row without a picture is refused: see below
+        sizes = [3]  # the row without a picture is refused if it is alone: see below
     plain = [alone.replies(rows, style, "baseline", size) for size in sizes]
     steered = [alone.replies(rows, style, "scalingvis", size) for size in sizes]
     assert texts(steered) != texts(plain), "steering must be visible for the comparison to mean anything"
@@ -55,7 +55,7 @@ def test_both_adapters_answer_as_transformers_and_as_the_oracle(
 
 
 @pytest.mark.parametrize("name", [name for name, declared in PROCESSORS.items() if declared.needs_image])
-def test_a_batch_without_any_picture_is_refused_where_transformers_refuses_it(
+def test_a_batch_without_any_picture_is_refused_if_transformers_refuses_it(
     name: str, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     folder, alone = checkpoint(name)
@@ -69,7 +69,7 @@ def test_a_batch_without_any_picture_is_refused_where_transformers_refuses_it(
         list(through_vlmevalkit(rows, "baseline", [1], folder=tmp_path, **arguments))
 
 
-def test_every_family_is_run_with_its_real_processor() -> None:
+def test_every_family_runs_with_its_real_processor() -> None:
     assert set(PROCESSORS) == set(FAMILIES)
 
 

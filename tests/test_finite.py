@@ -10,7 +10,7 @@ from tests.random_models import random_batch, random_model
 
 
 @pytest.mark.parametrize("method", [Baseline(), ScalingVis(alpha=0.5)])
-def test_weights_that_are_not_numbers_are_named_at_the_first_batch(method: Method) -> None:
+def test_weights_that_are_nan_are_named_at_the_first_batch(method: Method) -> None:
     model = random_model("llava")
     model.get_decoder().layers[1].mlp.down_proj.weight.data[3, 5] = math.nan
     with pytest.raises(NonFiniteLogitsError, match=r"rows \[0, 1\]: the logits of the first token are not") as caught:
@@ -19,7 +19,7 @@ def test_weights_that_are_not_numbers_are_named_at_the_first_batch(method: Metho
     assert caught.value.rows == (0, 1)
 
 
-def test_only_the_rows_concerned_are_named() -> None:
+def test_only_the_affected_rows_are_named() -> None:
     model = random_model("llava")
     inputs = random_batch(model, [3, 5, 4])
     inputs["pixel_values"][1] = math.inf
@@ -27,7 +27,7 @@ def test_only_the_rows_concerned_are_named() -> None:
         Decoder(model).generate(inputs, Baseline())
 
 
-def test_a_coefficient_past_all_numbers_is_named_and_the_model_left_as_it_was() -> None:
+def test_a_coefficient_that_overflows_is_named_and_the_model_is_unchanged() -> None:
     model = random_model("llava", scale=30)
     with pytest.raises(NonFiniteLogitsError, match=r"first token under steering.*a coefficient is too large"):
         Decoder(model).generate(random_batch(model, [3]), ScalingVis(alpha=1e38))
@@ -44,7 +44,7 @@ def test_float16_is_named_as_the_likely_cause() -> None:
         Decoder(model).generate(inputs, ScalingVis(alpha=0.5))
 
 
-def test_a_later_token_is_looked_at_too() -> None:
+def test_later_tokens_are_checked_too() -> None:
     model = random_model("llava")
     inputs = random_batch(model, [3])
     first = int(Decoder(model).generate(inputs, Baseline(), max_new_tokens=1).sequences[0, 0])
@@ -54,7 +54,7 @@ def test_a_later_token_is_looked_at_too() -> None:
         Decoder(model).generate(inputs, Baseline(), max_new_tokens=4)
 
 
-def test_a_word_that_the_model_rules_out_is_no_error() -> None:
+def test_a_word_that_the_model_rules_out_is_not_an_error() -> None:
     model = random_model("llava")
     model.lm_head.register_forward_hook(
         lambda module, arguments, logits: logits.index_fill(-1, torch.tensor([9]), -math.inf)

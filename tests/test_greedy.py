@@ -1,4 +1,4 @@
-"""Greedy decoding whatever the checkpoint brings, and no other whatever the caller asks for."""
+"""Decoding is greedy whatever a checkpoint asks for; if the caller asks for anything else, it is refused."""
 
 from typing import Any
 
@@ -13,15 +13,17 @@ from tests.families.build import random_model as family_model
 from tests.random_models import random_batch, random_model
 
 
-@pytest.mark.parametrize("name", ["generation_config", "streamer", "assistant_model", "custom_generate"])
-def test_what_the_decoder_sets_itself_is_refused(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["generation_config", "streamer", "assistant_model", "custom_generate", "past_key_values"]
+)
+def test_options_that_the_decoder_sets_itself_are_refused(name: str) -> None:
     model = random_model("llava")
     option: dict[str, Any] = {name: object()}
     with pytest.raises(ValueError, match=f"{name}: the decoder sets it itself; leave it out"):
         Decoder(model).generate(random_batch(model, [3]), ScalingVis(alpha=0.5), **option)
 
 
-BROUGHT_BY_CHECKPOINTS: list[dict[str, Any]] = [
+FROM_CHECKPOINTS: list[dict[str, Any]] = [
     {"cache_implementation": "hybrid"},  # Gemma 3 as published
     {"cache_implementation": "static"},
     {"prefill_chunk_size": 8},
@@ -37,14 +39,14 @@ BROUGHT_BY_CHECKPOINTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("brought", BROUGHT_BY_CHECKPOINTS, ids=str)
+@pytest.mark.parametrize("fields", FROM_CHECKPOINTS, ids=str)
 @pytest.mark.parametrize("name", ["llava", "gemma3"])
-def test_a_checkpoint_s_other_ways_to_decode_have_no_effect(name: str, brought: dict[str, Any]) -> None:
+def test_a_checkpoints_other_decoding_modes_have_no_effect(name: str, fields: dict[str, Any]) -> None:
     model = family_model(FAMILIES[name])
     inputs = family_batch(FAMILIES[name], [3, 5, 4])
     options: dict[str, Any] = {"max_new_tokens": 5, "suppress_tokens": NOT_TEXT}
     greedy = [Decoder(model).generate(inputs, method, **options) for method in (ScalingVis(alpha=0.5), Baseline())]
-    model.generation_config.update(**brought)
+    model.generation_config.update(**fields)
     before = model.generation_config.to_dict()
     for expected, method in zip(greedy, (ScalingVis(alpha=0.5), Baseline()), strict=True):
         out = Decoder(model).generate(inputs, method, **options)
@@ -54,7 +56,7 @@ def test_a_checkpoint_s_other_ways_to_decode_have_no_effect(name: str, brought: 
 
 
 def test_a_processor_of_the_caller_sees_only_the_answer() -> None:
-    """One that counts its calls would be one ahead if the pass that only fills the cache asked it too."""
+    """If the pass that only fills the cache called it too, a processor that counts its calls would be one ahead."""
     model = random_model("llava", seed=9)
     inputs = random_batch(model, [9, 12], seed=9)
     lengths: list[int] = []
@@ -68,8 +70,8 @@ def test_a_processor_of_the_caller_sees_only_the_answer() -> None:
     assert lengths == list(range(start, start + out.sequences.shape[1]))
 
 
-def test_confidence_is_of_the_raw_logits_and_the_answer_of_the_processed_ones() -> None:
-    """Qwen2.5-VL's checkpoints bring a repetition penalty; the paper's confidence is what the model itself says."""
+def test_confidence_comes_from_the_raw_logits_and_the_answer_from_the_processed_ones() -> None:
+    """Qwen2.5-VL's checkpoints have a repetition penalty; the paper's confidence is what the model itself thinks."""
     model = random_model("llava", seed=9)
     model.generation_config.repetition_penalty = 3.0
     model.lm_head.weight.data *= 4  # a surer model

@@ -1,4 +1,4 @@
-"""bf16 and fp16: steering loses no more than two complete passes in the same dtype, and never overflows."""
+"""In bf16 and fp16, steering loses no more precision than two complete passes do, and never overflows."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ SEEDS = range(6)
 
 
 def qwen2_model(seed: int) -> Any:
-    """A LLaVA on Qwen2 with large biases on one rotary pair of queries and keys, as its checkpoints have them.
+    """Return a LLaVA on Qwen2 with large biases on one rotary pair of queries and keys, as in its checkpoints.
 
-    q.K^T is about 240 * 400 = 96,000 and more than fp16 holds; scaled and turned by the positions it is not.
+    q.K^T is about 240 * 400 = 96,000, which is more than fp16 holds. Scaled and rotated by the positions, it fits.
     """
     plain = random_model("llava", kv_heads=2, seed=seed)
     shared = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
@@ -31,13 +31,13 @@ def qwen2_model(seed: int) -> Any:
     for layer in model.get_decoder().layers:
         for projection, bias in ((layer.self_attn.q_proj, 240.0), (layer.self_attn.k_proj, 400.0)):
             with torch.no_grad():
-                projection.bias.zero_().view(-1, 2, 8)[:, 0, -1] = bias  # the pair that turns slowest
+                projection.bias.zero_().view(-1, 2, 8)[:, 0, -1] = bias  # the pair that rotates slowest
     model.generation_config = plain.generation_config
     return model
 
 
 def errors(build: Any, dtype: torch.dtype, alpha: float) -> tuple[float, float]:
-    """Mean difference from the fp32 oracle: of the decoder, and of two complete eager passes."""
+    """Return the mean difference from the fp32 oracle: of the decoder, and of two complete eager passes."""
     ours = eager = 0.0
     for seed in SEEDS:
         model = build(seed)
@@ -55,28 +55,28 @@ def errors(build: Any, dtype: torch.dtype, alpha: float) -> tuple[float, float]:
 
 @pytest.mark.parametrize("alpha", [0.5, 1.5])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_no_more_is_lost_than_by_two_complete_passes(dtype: torch.dtype, alpha: float) -> None:
+def test_steering_loses_no_more_than_two_complete_passes(dtype: torch.dtype, alpha: float) -> None:
     ours, eager = errors(lambda seed: random_model("llava", kv_heads=2, seed=seed), dtype, alpha)
-    # Both are the rounding of the same prefill, so they differ by chance: by 2% over these seeds, to either side.
+    # Both are rounding errors of the same prefill, so they differ only by chance: by 2% over these seeds, either way.
     assert ours <= 1.03 * eager
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.999])
-def test_large_biases_lose_less_than_by_two_complete_passes(alpha: float) -> None:
+def test_with_large_biases_steering_loses_less_than_two_complete_passes(alpha: float) -> None:
     ours, eager = errors(qwen2_model, torch.bfloat16, alpha)
     assert ours <= eager
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.999, 1.001])
 def test_large_biases_do_not_overflow_in_float16(alpha: float) -> None:
-    """Two complete eager passes do: their logits are NaN."""
+    """Two complete eager passes do overflow: their logits are NaN."""
     ours, eager = errors(qwen2_model, torch.float16, alpha)
     assert eager != eager
-    plain = 0.0
+    unsteered = 0.0
     for seed in SEEDS:
         model = qwen2_model(seed)
         inputs = random_batch(model, TEXTS, seed=seed)
         exact = Decoder(model).generate(inputs, Baseline()).first_logits
         inputs["pixel_values"] = inputs["pixel_values"].half()
-        plain += float((Decoder(model.half()).generate(inputs, Baseline()).first_logits - exact).abs().mean())
-    assert ours <= 1.2 * plain / len(SEEDS), "steering adds next to nothing to what fp16 costs the plain model"
+        unsteered += float((Decoder(model.half()).generate(inputs, Baseline()).first_logits - exact).abs().mean())
+    assert ours <= 1.2 * unsteered / len(SEEDS), "steering adds almost nothing to what fp16 costs the unsteered model"

@@ -1,4 +1,4 @@
-"""A model that its owner goes on using: weights, adapters and modes that change, threads, and wrappers around it."""
+"""A model that is used elsewhere too: its weights, adapters and modes change, threads share it, wrappers enclose it."""
 
 import copy
 import threading
@@ -14,12 +14,12 @@ from tests import oracle
 from tests.random_models import IMAGE, random_batch, random_model
 
 TOLERANCE = 1e-5
-ROOM = 2**30  # a twentieth of a tiny model, the default, holds no prefix at all
+ROOM = 2**30  # the default, a twentieth of a tiny model, has no room for a prefix
 LORA = peft.LoraConfig(r=4, lora_alpha=16, target_modules=r".*language_model.*(q_proj|v_proj|down_proj)")
 
 
 def with_lora(model: Any, seed: int) -> None:
-    """Add an adapter that does something: fresh ones are zero."""
+    """Add an adapter that has an effect: a fresh one is zero."""
     model.add_adapter(LORA, adapter_name=f"adapter{seed}")
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
@@ -72,7 +72,7 @@ def add_hook(model: Any) -> None:
     ],
     ids=lambda change: change.__name__,
 )
-def test_a_changed_model_shares_nothing_with_what_it_was(change: Callable[[Any], None]) -> None:
+def test_a_changed_model_shares_nothing_with_its_earlier_state(change: Callable[[Any], None]) -> None:
     model = random_model("llava", seed=3)
     if change in (set_adapter, disable_adapters, rescale_adapter):
         with_lora(model, 1)
@@ -95,7 +95,7 @@ def test_a_changed_model_shares_nothing_with_what_it_was(change: Callable[[Any],
     assert decoder.stats.prefixes_reused == 4, "and the changed model shares with itself again"
 
 
-def test_a_model_that_keeps_no_count_of_its_changes_shares_nothing() -> None:
+def test_a_model_that_does_not_count_its_changes_shares_nothing() -> None:
     with torch.inference_mode():
         model = random_model("llava", seed=3)
     inputs = random_batch(model, [4], seed=3)
@@ -106,7 +106,7 @@ def test_a_model_that_keeps_no_count_of_its_changes_shares_nothing() -> None:
 
 
 def test_threads_take_turns_on_a_model() -> None:
-    """Each of many calls from four threads gives what it gives alone, and the model is left as it was."""
+    """Each of many calls from four threads gives the same as alone, and the model is left unchanged."""
     model = random_model("llava", seed=5)
     batches = [random_batch(model, [3 + i, 6], seed=i) for i in range(4)]
     methods = [ScalingVis(alpha=0.5), ScalingVis(alpha=2.0), AdaptVis(0.5, 1.5, 0.4), Baseline()]
@@ -137,8 +137,8 @@ def test_threads_take_turns_on_a_model() -> None:
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_a_plain_pass_of_another_thread_in_the_middle_of_a_steered_one_stays_plain(implementation: str) -> None:
-    """The worst moment: the steered pass waits between two layers until another thread has used the model."""
+def test_another_threads_pass_in_the_middle_of_a_steered_one_is_unsteered(implementation: str) -> None:
+    """At the worst moment: the steered pass waits between two layers until another thread has used the model."""
     model = random_model("llava", seed=7)
     model.set_attn_implementation(implementation)
     mine, other = random_batch(model, [4, 6], seed=7), random_batch(model, [9], seed=8)
@@ -174,7 +174,7 @@ def test_dropout_does_not_change_answers() -> None:
         decoder.generate(random_batch(model, [3]), ScalingVis(alpha=0.5))
 
 
-def test_lora_adapters_in_a_model_are_decoded_with_it() -> None:
+def test_lora_adapters_in_a_model_take_part() -> None:
     model = random_model("llava", seed=11)
     inputs = random_batch(model, [5, 9], seed=11)
     bare = Decoder(model).generate(inputs, ScalingVis(alpha=0.5), max_new_tokens=5)
@@ -195,7 +195,7 @@ def wrapped_by_peft(model: Any) -> Any:
 
 
 @pytest.mark.parametrize("wrap", [torch.compile, wrapped_by_peft], ids=["torch.compile", "PEFT"])
-def test_a_wrapped_model_is_decoded_as_its_own_generate_does(wrap: Callable[[Any], Any]) -> None:
+def test_a_wrapped_model_is_decoded_like_its_own_generate(wrap: Callable[[Any], Any]) -> None:
     torch.manual_seed(0)
     model = wrap(random_model("llava", seed=13))
     inputs = random_batch(model, [5, 9], seed=13)
@@ -238,9 +238,9 @@ def learn_a_prompt(model: Any) -> Any:
 @pytest.mark.parametrize(
     ("wrap", "words"),
     [
-        (compile_in_place, "hand over the model as it was before torch.compile"),
-        (compile_forward, "hand over the model as it was before torch.compile"),
-        (compile_text_decoder, "hand over the model as it was before torch.compile"),
+        (compile_in_place, "hand over the model from before torch.compile"),
+        (compile_forward, "hand over the model from before torch.compile"),
+        (compile_text_decoder, "hand over the model from before torch.compile"),
         (torch.nn.DataParallel, "DataParallel is not a model of transformers; hand over its .module"),
         (lambda model: torch.nn.Linear(2, 2), "Linear is not a model of transformers"),
         (learn_a_prompt, "its adapter adds learned tokens to the prompt"),

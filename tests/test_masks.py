@@ -1,4 +1,4 @@
-"""Attention masks and positions in every form that `generate` takes."""
+"""Attention masks and positions in every form that `generate` accepts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +15,8 @@ ROOM = 2**30
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.float32])
-def test_masks_of_any_type_with_holes_are_those_of_generate(dtype: torch.dtype) -> None:
-    """On a warm store, where a hole taken for text would find, or leave, a wrong prefix."""
+def test_masks_of_any_type_with_holes_mean_what_they_mean_to_generate(dtype: torch.dtype) -> None:
+    """With cached prefixes: a hole that is taken for text would find, or leave, a wrong prefix."""
     model = random_model("llava", seed=3)
     decoder = Decoder(model, prefix_bytes=ROOM)
     inputs = random_batch(model, [6, 8], seed=3)
@@ -40,7 +40,7 @@ def test_masks_of_any_type_with_holes_are_those_of_generate(dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("pad", ["its own token", "the end token", "none"])
-def test_without_a_mask_pads_are_what_generate_takes_them_for(pad: str) -> None:
+def test_without_a_mask_pads_are_masked_as_generate_masks_them(pad: str) -> None:
     model = random_model("llava", seed=5)
     inputs = random_batch(model, [3, 9], seed=5)
     del inputs["attention_mask"]
@@ -81,9 +81,9 @@ def with_rope(kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["linear", "dynamic", "longrope", "yarn"])
 @pytest.mark.parametrize("texts", [[4, 9], [44, 40], [80, 70]], ids=["short", "answer past the length", "long"])
-def test_scaled_rope_is_that_of_transformers_or_refused(kind: str, texts: list[int]) -> None:
+def test_scaled_rope_equals_that_of_transformers_or_is_refused(kind: str, texts: list[int]) -> None:
     model = with_rope(kind)
-    fresh: Callable[[], Any] = lambda: with_rope(kind)  # noqa: E731  # without what earlier passes left behind
+    fresh: Callable[[], Any] = lambda: with_rope(kind)  # noqa: E731  # free of what earlier passes left in the rope
     inputs = random_batch(model, texts, seed=7)
     decoder = Decoder(model)
     plain = fresh().generate(**inputs, max_new_tokens=6, do_sample=False)[:, inputs["input_ids"].shape[1] :]

@@ -1,4 +1,4 @@
-"""Sharing the prefix of an image changes no result, is bounded, and happens."""
+"""Sharing the prefix of an image changes no result, has bounded memory, and does happen."""
 
 from typing import Any
 
@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from adaptvis_plugin.decoding import AdaptVis, Baseline, Decoder, Method, ScalingVis
-from adaptvis_plugin.decoding.prefix import Prefix, PrefixStore
+from adaptvis_plugin.decoding.prefix.store import Prefix, PrefixStore
 from tests.families import FAMILIES
 from tests.families.build import NOT_TEXT, random_batch, random_model
 
 TOLERANCE = 1e-4
-ROOM = 2**30  # a twentieth of a tiny model, the default, holds no prefix at all
+ROOM = 2**30  # the default, a twentieth of a tiny model, has no room for a prefix
 SHARING = ["llava", "vipllava", "llava_next", "llava_onevision", "idefics3", "smolvlm", "deepseek_vl"]
 METHODS: list[Method] = [Baseline(), ScalingVis(alpha=0.5), AdaptVis(0.5, 1.5, 0.4)]
 
 
 def questions(name: str, texts: list[int], images: list[int], seed: int = 0) -> dict[str, Any]:
-    """A ragged batch whose row i asks about image `images[i]`."""
+    """Return a ragged batch in which row i asks about image `images[i]`."""
     alone = [random_batch(FAMILIES[name], [text], [1], seed=seed + i) for i, text in enumerate(texts)]
     pictures = [random_batch(FAMILIES[name], [1], [1], seed=100 + image) for image in images]
     width = max(batch["input_ids"].shape[1] for batch in alone)
@@ -44,11 +44,11 @@ def test_sharing_changes_nothing(name: str, method: Method) -> None:
     model = random_model(FAMILIES[name])
     shared, apart = Decoder(model, prefix_bytes=ROOM), Decoder(model, prefix_bytes=0)
     batches = [
-        questions(name, [4, 2], [0, 1], seed=6),  # the first batch only looks whether sharing is exact
+        questions(name, [4, 2], [0, 1], seed=6),  # the first batch only shows whether sharing is exact
         questions(name, [3, 9, 5, 1], [2, 2, 5, 2]),  # within a batch
-        questions(name, [2, 4], [1, 6], seed=7),  # one known from an earlier batch, one new
+        questions(name, [2, 4], [1, 6], seed=7),  # one cached from an earlier batch, one new
         questions(name, [6, 3], [3, 4], seed=8),  # nothing to share
-        questions(name, [8, 3], [4, 3], seed=9),  # both known from a batch that shared nothing
+        questions(name, [8, 3], [4, 3], seed=9),  # both cached from a batch that shared nothing
     ]
     for batch in batches:
         options: dict[str, Any] = {"max_new_tokens": 5, "suppress_tokens": NOT_TEXT}
@@ -85,8 +85,8 @@ def test_another_image_or_another_beginning_is_not_shared() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(FAMILIES) - set(SHARING)))
-def test_families_that_cannot_share_or_do_are_right_all_the_same(name: str) -> None:
-    """The same batch twice: what the second finds of the first may not change it."""
+def test_all_other_families_are_right_whether_they_share_or_not(name: str) -> None:
+    """The same batch twice: what the first leaves behind must not change the second."""
     family = FAMILIES[name]
     model = random_model(family)
     batch = random_batch(family, [3, 7], [1, 1])
@@ -95,7 +95,7 @@ def test_families_that_cannot_share_or_do_are_right_all_the_same(name: str) -> N
         same(*(d.generate(batch, ScalingVis(alpha=0.5), suppress_tokens=NOT_TEXT) for d in (shared, apart)))
 
 
-def test_memory_is_bounded_and_the_longest_unused_goes_first() -> None:
+def test_memory_is_bounded_and_the_least_recently_used_goes_first() -> None:
     def prefix() -> Prefix:
         return Prefix(((torch.zeros(1, 5, 2), torch.zeros(1, 5, 2)),))  # 80 bytes
 
@@ -116,4 +116,4 @@ def test_a_small_store_still_shares_within_a_batch() -> None:
     apart = Decoder(model, prefix_bytes=0).generate(batch, ScalingVis(alpha=0.5))
     for _ in range(2):
         same(decoder.generate(batch, ScalingVis(alpha=0.5)), apart)
-    assert decoder.stats.prefixes_reused == 2  # the first batch only looks whether sharing is exact
+    assert decoder.stats.prefixes_reused == 2  # the first batch only shows whether sharing is exact

@@ -1,15 +1,18 @@
 """Training-free attention steering: the methods, and a decoder that applies them at the cost of one prefill.
 
-attention       the formula, as a function for transformers' attention interface
-first_forward   steers or watches a single forward pass of a model
-inspection      which models can be steered exactly, and why not the others
-plain_pass      the unsteered pass, and whether its cache can carry the steered one
-prefix          rows that ask about the same image compute it once
-changes         whether the model is still the one that computed them
-greedy          greedy decoding, whatever the checkpoint's generation config says
-finite          logits that are not numbers are an error
-decoder         puts these together
-method          what a method is; each method is a file of its own
+Read them in this order:
+
+method      what a method is; each method has its own file (baseline, scaling_vis, adaptvis)
+decoder     decodes a batch: prefill, confidence, coefficients, steered step
+greedy      the generation config: greedy, whatever the checkpoint or the caller says
+prefix/     runs the prefill, and computes an image that several rows ask about only once
+prefill     the unsteered pass over a batch, and how a steered pass goes on from it
+recording   records the first forward pass of a `generate` call
+steering    steers the first forward pass of a `generate` call
+attention   the formula, as a function for transformers' attention interface
+first_pass  the hooks that recording and steering share
+finite      the error for logits that are not finite
+inspection  which models can be steered exactly, and why the others cannot
 """
 
 from adaptvis_plugin.decoding.adaptvis import AdaptVis

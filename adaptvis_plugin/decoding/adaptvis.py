@@ -1,4 +1,4 @@
-"""AdaptVis: the model's own confidence chooses between smoothing and sharpening."""
+"""AdaptVis: the model's confidence chooses between smoothing and sharpening."""
 
 import logging
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class AdaptVis(Method):
     Chen et al., "Why Is Spatial Reasoning Hard for VLMs?", ICML 2025 (arXiv 2503.01773), section 5.
 
     Attributes:
-        alpha_low: coefficient of rows whose confidence is below the threshold (below 1 smooths).
-        alpha_high: coefficient of the other rows (above 1 sharpens).
-        threshold: a probability in [0, 1].
+        alpha_low: The coefficient of rows with a confidence below the threshold (below 1 smooths).
+        alpha_high: The coefficient of the other rows (above 1 sharpens).
+        threshold: A probability in [0, 1].
 
-    The confidence is rounded to two decimals for the comparison, and only for it, as in the authors' code.
+    As in the authors' code, the confidence is rounded to two decimals for the comparison, and only for it.
     """
 
     alpha_low: float
@@ -41,17 +41,20 @@ class AdaptVis(Method):
 
     def choose(self, confidence: torch.Tensor) -> torch.Tensor:
         """Return alpha_low where round(confidence, 2) < threshold, else alpha_high; shape (batch,)."""
-        # In double: fp32 holds neither 0.35 nor a confidence rounded to it exactly, and the two would be compared.
-        unsure = confidence.double().round(decimals=2) < self.threshold
-        return torch.full_like(confidence, self.alpha_high).masked_fill(unsure, self.alpha_low)
+        # In double, because fp32 holds neither 0.35 nor a confidence rounded to it exactly. Apple's MPS has no double,
+        # so there it is done on the CPU.
+        exact = confidence.cpu() if confidence.device.type == "mps" else confidence
+        unsure = exact.double().round(decimals=2) < self.threshold
+        return torch.full_like(exact, self.alpha_high).masked_fill(unsure, self.alpha_low).to(confidence)
 
 
 @cache
 def _warn_of_reversed(alpha_low: float, alpha_high: float) -> None:
-    """Once for a pair of values: a method is made anew for every row. Not by `warnings`, which lmms-eval turns off."""
+    """Warn once for a pair of values, because a method is created for every row."""
+    # Not through `warnings`, which lmms-eval turns off.
     log.warning(
-        "alpha_low=%s is above alpha_high=%s: alpha_low is used where the model is unsure, and AdaptVis means those "
-        "rows to be the smoothed ones; swap the two unless this is what you want",
+        "alpha_low=%s is above alpha_high=%s: alpha_low is used where the model is unsure, and AdaptVis is meant to "
+        "smooth those rows; swap the two unless this is what you want",
         alpha_low,
         alpha_high,
     )

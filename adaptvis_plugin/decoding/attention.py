@@ -3,7 +3,7 @@
     A[l, h, n, j] <- alpha * A[l, h, n, j]    for every image-token column j, n = the last prompt token
 
 in every decoder layer l and head h, after the 1/sqrt(d) scaling and before mask and softmax (Chen et al., ICML
-2025, eq. 3). `adaptvis_plugin.decoding.first_forward` brackets a single forward pass with it.
+2025, eq. 3). `adaptvis_plugin.decoding.steering` applies it to a single forward pass.
 """
 
 import sys
@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 NAME = "adaptvis_steered"
-# The same function, for text decoders whose complete pass needs the family's own eager kernel.
+# The same function over the family's own eager kernel, for text decoders that use eager attention.
 EAGER_NAME = "adaptvis_steered_over_eager"
 
 
@@ -26,21 +26,21 @@ class Steering:
     """The gains of one steered pass, and a record of the attention layers that applied them.
 
     Attributes:
-        gain: factor on each column's attention logit: alpha on image tokens, 1 elsewhere; shape (batch, prompt
+        gain: The factor on each column's attention logit: alpha on image tokens, 1 elsewhere. Shape (batch, prompt
             tokens), fp32.
-        modules: the attention modules of the text decoder; any other module attends as it always does.
-        seen: those of them that were steered so far.
+        modules: The attention modules of the text decoder. Any other module attends as always.
+        steered: Those of them that were steered so far.
     """
 
     def __init__(self, gain: torch.Tensor, modules: Set[nn.Module]) -> None:
         self.gain = gain
         self.modules = modules
-        self.seen: set[nn.Module] = set()
+        self.steered: set[nn.Module] = set()
 
 
-# The attention function is global to transformers, and so is, for the time of a steered pass, the model's config that
-# names it. The gains belong to the call that set them: another thread that runs the same model meanwhile finds none
-# and attends as the model does by itself.
+# The attention function is global to transformers, and the config that names it is shared by all threads that use the
+# model. The gains belong to one call: another thread that runs the same model at the same time finds none, and attends
+# as the model does by itself.
 active: ContextVar[Steering] = ContextVar("adaptvis_steering")
 
 
@@ -52,20 +52,20 @@ def steered_attention(
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention whose last row is steered by the active gains, and whose other rows are the model's own.
+    """Attend as the model does, except that the active gains steer the last row.
 
-    Has the signature of transformers' attention interface. With one query, as on a filled cache, the steered row is
-    all there is; with a complete prompt the other rows come from scaled-dot-product attention.
+    The signature is that of transformers' attention interface. With one query, as on a filled cache, the steered row
+    is the only one. With a complete prompt, the other rows come from scaled-dot-product attention.
 
     Args:
-        module: the attention layer.
-        query: shape (batch, heads, queries, head dim); the last query is the last prompt token.
-        key: shape (batch, key/value heads, columns, head dim). A sliding window keeps only the last columns.
-        value: shape (batch, key/value heads, columns, value dim).
-        attention_mask: boolean (True = visible) or additive, broadcastable to (batch, heads, queries, columns), or None
-            for causal.
-        **kwargs: what the layer hands to any attention function. `inspection` has made sure that nothing among it
-            would change the formula and is not applied here.
+        module: The attention layer.
+        query: Shape (batch, heads, queries, head dim). The last query is the last prompt token.
+        key: Shape (batch, key/value heads, columns, head dim). A sliding window keeps only the last columns.
+        value: Shape (batch, key/value heads, columns, value dim).
+        attention_mask: Boolean (True = visible) or additive, broadcastable to (batch, heads, queries, columns). None
+            means causal.
+        **kwargs: What the layer hands to any attention function. `inspection` has refused every model that hands over
+            something that would change the formula and is not applied here.
 
     Returns:
         The output, shape (batch, queries, heads, value dim), and None for the attention weights.
@@ -81,13 +81,13 @@ def steered_attention_over_eager(
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """As `steered_attention`, with the other rows from the family's own eager kernel."""
+    """Attend as `steered_attention`, with the other rows from the family's own eager kernel."""
     eager = sys.modules[type(module).__module__].eager_attention_forward
     return _attention(eager, module, query, key, value, attention_mask, **kwargs)
 
 
 def _attention(
-    plain: Any,
+    kernel: Any,
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -97,8 +97,8 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     steering = active.get(None)
     if steering is None or module not in steering.modules:
-        return plain(module, query, key, value, attention_mask, **kwargs)[0], None
-    steering.seen.add(module)
+        return kernel(module, query, key, value, attention_mask, **kwargs)[0], None
+    steering.steered.add(module)
     if attention_mask is not None and attention_mask.ndim != 4:
         raise NotImplementedError(
             f"{type(module).__name__} was given an attention mask of shape {tuple(attention_mask.shape)}; steering "
@@ -108,7 +108,7 @@ def _attention(
     row = _steered_row(query[:, :, -1], key, value, last_mask, steering.gain, **kwargs)
     if query.shape[2] == 1:
         return row, None
-    output = plain(module, query, key, value, attention_mask, **kwargs)[0]
+    output = kernel(module, query, key, value, attention_mask, **kwargs)[0]
     return torch.cat([output[:, :-1], row], dim=1), None
 
 
@@ -124,25 +124,25 @@ def _steered_row(
     s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> torch.Tensor:
-    """The formula: attention of one query to the whole prompt, its logits multiplied by the gains.
+    """Compute the formula: attention of one query to the whole prompt, with its logits multiplied by the gains.
 
-    q.K^T is a single row per head: the keys are not repeated for grouped-query attention, and no n x n matrix exists.
-    The row is computed in fp32: in fp16 q.K^T overflows where queries and keys have large biases (Qwen2's do) long
-    before the scaled logits would. A half-precision layer's keys and values are copied for it, one layer at a time.
+    q.K^T is a single row per head: the keys are not repeated for grouped-query attention, and there is no n x n matrix.
+    The row is computed in fp32, because in fp16 q.K^T overflows long before the scaled logits do where queries and keys
+    have large biases (as in Qwen2). A half-precision layer's keys and values are copied for it, one layer at a time.
 
     Args:
-        query: shape (batch, heads, head dim).
-        key: shape (batch, key/value heads, columns, head dim).
-        value: shape (batch, key/value heads, columns, value dim).
-        mask: shape broadcastable to (batch, heads, 1, columns), or None when every column is visible.
-        gain: shape (batch, prompt tokens).
-        scaling: factor on q.K^T; 1/sqrt(head dim) when None.
-        softcap: bound of models that squash their logits; the gain applies to the squashed ones.
-        s_aux: one logit per head that takes weight and gives no value (an attention sink); shape (heads,). It belongs
-            to no column, so nothing multiplies it.
+        query: Shape (batch, heads, head dim).
+        key: Shape (batch, key/value heads, columns, head dim).
+        value: Shape (batch, key/value heads, columns, value dim).
+        mask: Broadcastable to (batch, heads, 1, columns). None if every column is visible.
+        gain: Shape (batch, prompt tokens).
+        scaling: The factor on q.K^T. None means 1/sqrt(head dim).
+        softcap: The bound of models that squash their logits. The gain applies to the squashed logits.
+        s_aux: One logit per head that takes weight and gives no value (an attention sink), shape (heads,). It belongs
+            to no column, so no gain applies to it.
 
     Returns:
-        Shape (batch, 1, heads, value dim).
+        The attended values, shape (batch, 1, heads, value dim).
     """
     batch, heads, head_dim = query.shape
     groups, columns = key.shape[1], key.shape[2]
@@ -154,7 +154,7 @@ def _steered_row(
     logits = logits * gain[:, None, None, -columns:].to(logits.device)
     if mask is not None:
         mask = mask[..., -columns:]
-        # One mask for all heads broadcasts over the groups; one per head is grouped like the query.
+        # A mask for all heads broadcasts over the groups; a mask per head is grouped like the query.
         mask = mask if mask.shape[1] == 1 else mask.reshape(mask.shape[0], groups, heads // groups, columns)
         logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
     if s_aux is not None:
@@ -166,6 +166,6 @@ def _steered_row(
 
 AttentionInterface.register(NAME, steered_attention)
 AttentionInterface.register(EAGER_NAME, steered_attention_over_eager)
-# Without a mask function of the same name transformers drops causality and padding silently.
+# Without a mask function of the same name, transformers silently ignores causality and padding.
 AttentionMaskInterface.register(NAME, sdpa_mask)
 AttentionMaskInterface.register(EAGER_NAME, eager_mask)

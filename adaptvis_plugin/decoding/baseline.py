@@ -1,4 +1,4 @@
-"""Plain greedy decoding."""
+"""Baseline: greedy decoding without steering."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from adaptvis_plugin.decoding.method import Method
 
 @dataclass(frozen=True)
 class Baseline(Method):
-    """The plain model: alpha = 1 for every row."""
+    """Leave every row unsteered: alpha = 1."""
 
     def choose(self, confidence: torch.Tensor) -> torch.Tensor:
         """Return ones, shape (batch,)."""
         return torch.ones_like(confidence)
 
     @property
-    def is_plain(self) -> bool:
-        """Always."""
+    def is_baseline(self) -> bool:
+        """Always true."""
         return True

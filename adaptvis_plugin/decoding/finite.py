@@ -1,4 +1,4 @@
-"""Logits that are not numbers are an error: an answer read off them would be an empty one, scored without a word."""
+"""Logits that are not finite are an error: the answer would be empty, and would be scored without a warning."""
 
 import torch
 
@@ -7,7 +7,7 @@ class NonFiniteLogitsError(FloatingPointError):
     """The model's logits are not finite numbers.
 
     Attributes:
-        rows: the rows of the batch concerned.
+        rows: The affected rows of the batch.
     """
 
     def __init__(self, message: str, rows: tuple[int, ...]) -> None:
@@ -16,9 +16,9 @@ class NonFiniteLogitsError(FloatingPointError):
 
 
 def unusable(logits: torch.Tensor) -> torch.Tensor:
-    """Rows of logits off which no next token can be read; shape (batch, vocabulary) -> (batch,).
+    """Mark the rows of logits that give no next token; shape (batch, vocabulary) -> (batch,).
 
-    A logit of -inf is a word that a model rules out, so single ones are fine.
+    A logit of -inf rules a word out, so single ones are fine.
     """
     return logits.isnan().any(-1) | logits.isposinf().any(-1) | logits.isneginf().all(-1)
 
@@ -27,9 +27,9 @@ def refuse(bad: torch.Tensor, dtype: torch.dtype, where: str) -> None:
     """Raise NonFiniteLogitsError if a row is marked.
 
     Args:
-        bad: as `unusable` returns it.
-        dtype: the model's.
-        where: the tokens and the pass they come from, for the message.
+        bad: What `unusable` returned.
+        dtype: The model's dtype.
+        where: The token and the pass that the logits belong to, for the message.
     """
     if not bool(bad.any()):
         return

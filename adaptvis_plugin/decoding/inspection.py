@@ -1,15 +1,15 @@
-"""What the decoder has to know of a model, read off the model itself.
+"""What the decoder must know about a model, found by looking at the model itself.
 
-No family is listed by name. A model is refused where steering would not be exact, with the reason:
+No family is listed by name. A model is refused, with the reason, if steering would not be exact:
 
 - no image token: nothing in the prompt stands for the image;
 - encoder-decoder, or a text decoder with cross-attention: the image is not among the columns of its self-attention;
-- a `generate` of its own: it feeds another model than the one that was handed over;
-- attention outside transformers' attention interface, or with arguments whose effect the steered row would lack.
+- its own `generate`: it runs another model than the one that was given;
+- attention outside transformers' attention interface, or with arguments that the steered row would not apply.
 
-Where steering is exact, two things decide how much it costs. One prefill is enough if no other token sees the last
-one, which the masks of the prefill itself tell, and if the cache can take its last position back, which the cache
-tells; recurrent states cannot. Otherwise two complete passes are made.
+If steering is exact, two things decide what it costs. One prefill is enough if no other token sees the last one, and if
+the last position can be taken out of the cache. The masks and the cache of the prefill itself tell both; a recurrent
+state cannot be rolled back. Otherwise a second complete pass is made.
 """
 
 import ast
@@ -22,11 +22,11 @@ from typing import Any
 from torch import nn
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 
-# What a layer may hand to its attention function by name. Applied by the steered row: scaling, softcap, s_aux. Without
-# effect on it: dropout (0 outside training), is_causal (the last row sees every column), sliding_window (the mask
-# already says so), position_ids (for packed sequences in flash attention).
+# What a layer may hand to its attention function by name. The steered row applies scaling, softcap and s_aux. The
+# others have no effect on it: dropout (0 outside training), is_causal (the last row sees every column), sliding_window
+# (the mask already says so), position_ids (for packed sequences in flash attention).
 _UNDERSTOOD = {"scaling", "softcap", "s_aux", "dropout", "is_causal", "sliding_window", "position_ids"}
-# What a family's eager attention may read off its layer: neither changes the formula.
+# What a family's eager attention may read from its layer without changing the formula.
 _HARMLESS_ATTRIBUTES = {"num_key_value_groups", "training", "head_dim"}
 _FOREIGN_STATES = {"cross_attention_states", "encoder_hidden_states", "key_value_states", "image_hidden_states"}
 _RECURRENT = {"linear_attention", "hybrid", "hybrid_sliding"}
@@ -38,21 +38,23 @@ class TextDecoder:
     """The part of a model that is steered.
 
     Attributes:
-        image_token_id: id of the placeholder that holds one image feature each. **Image columns are the positions that
-            hold this id, and no others.** Features that stand for the end of a row of patches (LLaVA-NeXT's newline)
-            take such a position and count; separators, row and tile markers, and begin- or end-of-image tokens that
-            are words of the vocabulary do not; video tokens have an id of their own and do not.
-        module: the text decoder itself.
-        attention: its attention layers, every one of which must be steered.
-        configs: the distinct configs from which those layers and their masks read the attention implementation.
-        recurrent: whether some layers keep a state that cannot take a position back. They have no attention logits, so
-            there is nothing to steer in them.
-        dynamic_rope_limit: the number of positions past which a dynamic rope changes its frequencies with the longest
-            prompt seen so far; None for any other rope.
+        image_token_id: The id of the placeholder that stands for one image feature. **Image columns are the positions
+            that hold this id, and no others.** Features that stand for the end of a row of patches (LLaVA-NeXT's
+            newline) take such a position and count. Separators, row and tile markers, and begin- or end-of-image tokens
+            are words of the vocabulary and do not. Video tokens have another id and do not.
+        module: The text decoder itself.
+        embed: The model's input embeddings.
+        attention: The attention layers, all of which must be steered.
+        configs: The distinct configs from which those layers and their masks read the attention implementation.
+        recurrent: Whether some layers keep a state that cannot be rolled back. They have no attention logits, so there
+            is nothing to steer in them.
+        dynamic_rope_limit: The number of positions past which a dynamic rope changes its frequencies with the longest
+            prompt seen so far. None for any other rope.
     """
 
     image_token_id: int
     module: nn.Module
+    embed: nn.Module
     attention: frozenset[nn.Module]
     configs: tuple[PreTrainedConfig, ...]
     recurrent: bool
@@ -60,14 +62,14 @@ class TextDecoder:
 
 
 def unwrapped(model: nn.Module) -> PreTrainedModel:
-    """The model of transformers inside the wrappers of `torch.compile` and PEFT.
+    """Return the transformers model inside the wrappers of `torch.compile` and PEFT.
 
-    `generate` of a compiled wrapper runs the model inside it uncompiled, and so do we. PEFT's adapters are in the
-    layers of the model inside.
+    `generate` of a compiled wrapper runs the model inside it uncompiled, and so does the decoder. PEFT's adapters are
+    in the layers of the model inside.
 
     Raises:
-        ValueError: if what is inside is no such model, is compiled itself, or is prompted by learned tokens that only
-            PEFT's own `generate` adds.
+        ValueError: If the model inside is not a transformers model, is compiled itself, or needs learned prompt tokens
+            that only PEFT's own `generate` adds.
     """
     name = type(model).__name__
     model = getattr(model, "_orig_mod", model)
@@ -88,7 +90,7 @@ def unwrapped(model: nn.Module) -> PreTrainedModel:
     if compiled:
         raise ValueError(
             f"{name}: {', '.join(compiled)} is compiled, and compiled code keeps the attention it was compiled with; "
-            "hand over the model as it was before torch.compile (a compiled vision tower may stay)"
+            "hand over the model from before torch.compile (a compiled vision tower may stay)"
         )
     return model
 
@@ -102,10 +104,10 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 def inspect_model(model: PreTrainedModel) -> TextDecoder:
-    """Find the text decoder and what steering needs of it.
+    """Find the text decoder and what steering needs to know about it.
 
     Raises:
-        ValueError: if steering would not be exact; the message says why.
+        ValueError: If steering would not be exact. The message says why.
     """
     name = type(model).__name__
     image_token = image_token_id(model.config)
@@ -119,7 +121,7 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
             "so there are no image columns to steer; use an image-text-to-text model"
         )
     if not _generates_as_a_whole(type(model)):
-        raise ValueError(f"{name} brings its own generate, which runs a part of the model by itself; {_REFUSED}")
+        raise ValueError(f"{name} has its own generate, which runs a part of the model by itself; {_REFUSED}")
     decoder = model.get_decoder()
     kinds = {type(module) for module in decoder.modules()}
     foreign = sorted(kind.__name__ for kind in kinds if _attends_elsewhere(kind))
@@ -127,9 +129,9 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
         raise ValueError(f"{name}: its text decoder has cross-attention ({', '.join(foreign)}); {_REFUSED}")
     arguments = {kind: names for kind in kinds if (names := _arguments(kind)) is not None}
     attention = frozenset(module for module in decoder.modules() if type(module) in arguments)
-    by_hand = sorted({type(module).__name__ for module in decoder.modules() if _by_hand(module, attention)})
-    if by_hand or not attention:
-        what = ", ".join(by_hand) or type(decoder).__name__
+    unrouted = sorted({type(module).__name__ for module in decoder.modules() if _is_unrouted(module, attention)})
+    if unrouted or not attention:
+        what = ", ".join(unrouted) or type(decoder).__name__
         raise ValueError(
             f"{name}: attention that cannot be steered: {what} does not use transformers' attention interface; "
             f"{_REFUSED}"
@@ -147,6 +149,7 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
     return TextDecoder(
         image_token_id=image_token,
         module=decoder,
+        embed=model.get_input_embeddings(),
         attention=attention,
         configs=tuple({id(config): config for config in [text, *configs]}.values()),
         recurrent=bool(_RECURRENT & set(getattr(text, "layer_types", None) or ())),
@@ -162,13 +165,13 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
 
 
 def ropes(text: PreTrainedConfig) -> Iterator[dict[str, Any]]:
-    """The parameters of a text decoder's rotary embeddings: one set, or one for each kind of layer."""
+    """Yield the parameters of a text decoder's rotary embeddings: one set, or one for each kind of layer."""
     parameters = getattr(text, "rope_parameters", None) or {}
     yield from (part for part in (parameters, *parameters.values()) if isinstance(part, dict))
 
 
 def image_token_id(config: PreTrainedConfig) -> int | None:
-    """The id of the image placeholder, or None if the config names none."""
+    """Return the id of the image placeholder, or None if the config names none."""
     for name in ("image_token_id", "image_token_index"):
         value = getattr(config, name, None)
         if isinstance(value, int):
@@ -177,13 +180,13 @@ def image_token_id(config: PreTrainedConfig) -> int | None:
 
 
 def _arguments(kind: Any) -> frozenset[str] | None:
-    """The names of what a layer hands to its attention function; None if the class does not call one.
+    """Return the names of the arguments that a layer hands to its attention function; None if it does not call one.
 
-    Includes what the family's eager attention function takes or reads off the layer beyond that.
+    Includes what the family's eager attention function reads from the layer beyond that.
     """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(kind.forward)))
-    except (OSError, TypeError):  # no source: nothing can be said of it, so it does not count as steerable
+    except (OSError, TypeError):  # without its source, a layer does not count as steerable
         return None
     calls = [
         node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name(node.func) == "attention_interface"
@@ -198,7 +201,7 @@ def _arguments(kind: Any) -> frozenset[str] | None:
             for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(eager))))
             if isinstance(node, ast.Attribute) and _name(node.value) == "module"
         }
-        # GPT-OSS reads the sinks off the layer in eager attention, and hands the same to every other kernel.
+        # In eager attention GPT-OSS reads the sinks from the layer; every other kernel is handed them as s_aux.
         names |= read - _HARMLESS_ATTRIBUTES - ({"sinks"} if "s_aux" in names else set())
     return frozenset(names)
 
@@ -208,7 +211,7 @@ def _name(node: ast.expr) -> str:
 
 
 def _generates_as_a_whole(kind: Any) -> bool:
-    """Whether `generate` is transformers' own, perhaps with something before or after it."""
+    """Whether `generate` is transformers' own, possibly with something before or after it."""
     return kind.generate is GenerationMixin.generate or "super().generate(" in inspect.getsource(kind.generate)
 
 
@@ -216,8 +219,8 @@ def _attends_elsewhere(kind: Any) -> bool:
     return bool(_FOREIGN_STATES & set(inspect.signature(kind.forward).parameters))
 
 
-def _by_hand(module: nn.Module, attention: frozenset[nn.Module]) -> bool:
-    """Whether a module is softmax attention of its own making: not routed, nor around a routed one, nor linear."""
+def _is_unrouted(module: nn.Module, attention: frozenset[nn.Module]) -> bool:
+    """Whether a module is softmax attention outside the interface: it is not linear, and no part of it is routed."""
     name = type(module).__name__
     return (
         "Attention" in name

@@ -1,4 +1,4 @@
-"""What a decoding method is: a rule from the plain model's confidence to a coefficient per row."""
+"""What a decoding method is: a rule that maps the unsteered model's confidence to a coefficient per row."""
 
 import dataclasses
 import math
@@ -10,36 +10,36 @@ import torch
 class Method(ABC):
     """A training-free steering method.
 
-    A method is a frozen dataclass whose fields are its hyper-parameters; it sees only the plain model's confidence
-    and answers with the coefficient alpha of every row. What alpha does to the attention is the same for all
-    methods and stands in `adaptvis_plugin.decoding.attention`.
+    A method is a frozen dataclass, and its fields are its hyper-parameters. It sees only the unsteered model's
+    confidence and returns the coefficient alpha of every row. What alpha does to the attention is the same for all
+    methods; see `adaptvis_plugin.decoding.attention`.
 
     Raises:
-        ValueError: if a hyper-parameter has a value that `check` refuses.
+        ValueError: If a hyper-parameter has a value that `check` refuses.
     """
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]  # every method is a dataclass
             self.check(field.name, getattr(self, field.name))
 
-    @classmethod  # noqa: B027  # not abstract: a method need not restrict its hyper-parameters
+    @classmethod  # noqa: B027  # not abstract: a method may accept any value
     def check(cls, name: str, value: float) -> None:
-        """Raise ValueError unless the hyper-parameter may have that value, whatever the others have."""
+        """Raise ValueError unless the hyper-parameter may have that value, whatever the values of the others."""
 
     @abstractmethod
     def choose(self, confidence: torch.Tensor) -> torch.Tensor:
         """Choose the coefficient of every row.
 
         Args:
-            confidence: the plain model's probability of its most likely first answer token, shape (batch,), fp32.
+            confidence: The unsteered model's probability of its most likely first answer token, shape (batch,), fp32.
 
         Returns:
-            The coefficients, shape (batch,), fp32 on the same device.
+            The coefficients, shape (batch,), fp32, on the same device.
         """
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the method is known beforehand to leave every row as the plain model decodes it."""
+    def is_baseline(self) -> bool:
+        """Whether the method leaves every row unsteered, whatever the confidence."""
         return False
 
 
@@ -53,7 +53,7 @@ def check_alpha(name: str, value: float) -> None:
 
 
 def check_threshold(name: str, value: float) -> None:
-    """Raise ValueError unless `value` is a probability to compare a confidence with."""
+    """Raise ValueError unless `value` is a probability, as the confidence is."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ValueError(
             f"{name}={value!r}: the confidence it is compared with is a probability, so give a value in [0, 1]"

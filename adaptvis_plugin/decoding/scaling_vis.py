@@ -14,7 +14,7 @@ class ScalingVis(Method):
     Chen et al., "Why Is Spatial Reasoning Hard for VLMs?", ICML 2025 (arXiv 2503.01773), section 4.
 
     Attributes:
-        alpha: the coefficient; below 1 smooths, above 1 sharpens, 1 is the plain model.
+        alpha: The coefficient. Below 1 smooths, above 1 sharpens, 1 leaves every row unsteered.
     """
 
     alpha: float
@@ -29,6 +29,6 @@ class ScalingVis(Method):
         return torch.full_like(confidence, self.alpha)
 
     @property
-    def is_plain(self) -> bool:
-        """When alpha is 1."""
+    def is_baseline(self) -> bool:
+        """True if alpha is 1."""
         return self.alpha == 1

@@ -1,4 +1,4 @@
-"""Questions with images through both frameworks' adapters, and through transformers alone."""
+"""Questions with images in both frameworks' adapters, and in transformers alone."""
 
 import importlib
 import ssl
@@ -31,7 +31,7 @@ class Row:
     pictures: tuple[Image.Image, ...]
 
     def messages(self) -> list[dict[str, Any]]:
-        """The row as a chat, as transformers documents it."""
+        """Return the row as a chat, as transformers documents it."""
         content: list[dict[str, Any]] = [{"type": "image", "image": picture} for picture in self.pictures]
         return [{"role": "user", "content": [*content, {"type": "text", "text": self.text}]}]
 
@@ -46,7 +46,7 @@ class Reply:
 
 
 def picture(width: int, height: int, seed: int) -> Image.Image:
-    """A picture of coarse noise: what is left of fine noise after resizing is grey."""
+    """Return a picture of coarse noise; fine noise would turn grey when resized."""
     grid = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(grid).resize((width, height), Image.Resampling.NEAREST)
 
@@ -66,7 +66,7 @@ ONE_EACH = (
 def through_lmms_eval(
     rows: Sequence[Row], method: str, batch_sizes: Sequence[int], **arguments: Any
 ) -> Iterator[list[Reply]]:
-    """The rows as documents of a task of lmms-eval, in batches of each size."""
+    """Ask the rows as documents of a task of lmms-eval, in batches of each size."""
 
     def doc_to_messages(document: dict[str, Any]) -> list[dict[str, Any]]:
         content: list[dict[str, Any]] = [{"type": "image", "url": shown} for shown in document["pictures"]]
@@ -94,7 +94,7 @@ def through_lmms_eval(
 def through_vlmevalkit(
     rows: Sequence[Row], method: str, batch_sizes: Sequence[int], *, folder: Path, **arguments: Any
 ) -> Iterator[list[Reply]]:
-    """The rows as messages of VLMEvalKit, their pictures as files in a folder, in batches of each size."""
+    """Ask the rows as messages of VLMEvalKit, with pictures as files in a folder, in batches of each size."""
     model = _steered_vlm()(method=method, max_new_tokens=NEW_TOKENS, device="cpu", **arguments)
     messages = []
     for place, row in enumerate(rows):
@@ -112,7 +112,7 @@ def through_vlmevalkit(
 
 @cache
 def _steered_vlm() -> Any:
-    """VLMEvalKit's model class; importing VLMEvalKit switches gradients and the check of certificates off."""
+    """Return VLMEvalKit's model class. Importing VLMEvalKit switches off gradients and the check of certificates."""
     gradients, context = torch.is_grad_enabled(), ssl._create_default_https_context
     from adaptvis_plugin.vlmevalkit import register
 
@@ -131,7 +131,7 @@ class Alone:
         self.processor: Any = AutoProcessor.from_pretrained(folder, padding_side="left")
 
     def replies(self, rows: Sequence[Row], style: str, method: str, batch_size: int) -> list[Reply]:
-        """What `generate` says, or the oracle."""
+        """Return the replies of `generate`, or of the oracle."""
         answer = {"baseline": self._generated, "scalingvis": self._steered}[method]
         batches = [self._inputs(rows[start : start + batch_size], style) for start in range(0, len(rows), batch_size)]
         # Llama 4's pixels are always in bfloat16.

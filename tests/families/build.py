@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 PAD, BOS, EOS, OPEN, CLOSE, IMAGE, VIDEO, MARK = range(8)
 VOCABULARY = 64
-NOT_TEXT = [OPEN, CLOSE, IMAGE, VIDEO, MARK]  # never generated: a new image token would want a new image
+NOT_TEXT = [OPEN, CLOSE, IMAGE, VIDEO, MARK]  # never generated: a new image token would need a new image
 
 TEXT: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -49,18 +49,18 @@ class Family:
     """A family under test.
 
     Attributes:
-        name: the model type, and what sets the configuration apart.
-        architecture: class in transformers.
-        config: arguments of its config.
-        image: draws one image of a batch, given the generator and a running number.
-        images: images in each row of the test batch; more than one where the family takes several.
-        mode: what the decoder has to choose.
-        columns: which features stand on the image columns, in words.
-        types: name of the tensor that tells image tokens from text, if the processor returns one.
-        prefix_types: values of that tensor on (image tokens, text tokens, answer tokens).
-        own_positions: whether positions depend on the images (M-RoPE).
-        collect: turns the concatenated image tensors into the processor's layout, where that is not the concatenation.
-        scale: factor on the query and key projections; see `random_model`.
+        name: The model type, and what is special about the configuration.
+        architecture: The class in transformers.
+        config: Arguments of its config.
+        image: Draws one image of a batch, given the generator and a running number.
+        images: Images in each row of the test batch; more than one if the family takes several.
+        mode: The mode that the decoder must choose.
+        columns: Which features the image columns hold, in words.
+        types: Name of the tensor that marks image tokens, if the processor returns one.
+        prefix_types: Values of that tensor on (image tokens, text tokens, answer tokens).
+        own_positions: Whether positions depend on the images (M-RoPE).
+        collect: Turns the images' tensors into the processor's layout, if that is not their concatenation.
+        scale: Factor on the query and key projections; see `random_model`.
     """
 
     name: str
@@ -78,11 +78,11 @@ class Family:
 
 
 def random_model(family: Family, seed: int = 0) -> PreTrainedModel:
-    """A random model of the family.
+    """Return a random model of the family.
 
-    Freshly initialised weights attend almost uniformly, so that steering would change next to nothing; the query and
-    key projections (or, where these are normalised, the norms' weights) are widened until attention is as peaked as a
-    trained model's, and the embeddings until tokens differ.
+    Freshly initialised weights attend almost uniformly, so steering would change almost nothing. The query and key
+    projections (or, if these are normalised, the norms' weights) are widened until attention is as peaked as a trained
+    model's, and the embeddings until tokens differ.
     """
     torch.manual_seed(seed)
     cls: type[PreTrainedModel] = getattr(transformers, family.architecture)
@@ -114,7 +114,7 @@ def _widen(name: str, weight: torch.Tensor, scale: float) -> None:
 
 
 def random_batch(family: Family, texts: list[int], images: list[int] | None = None, seed: int = 0) -> dict[str, Any]:
-    """A left-padded batch: row i holds `images[i]` images and then `texts[i]` text tokens."""
+    """Return a left-padded batch: row i holds `images[i]` images and then `texts[i]` text tokens."""
     generator = torch.Generator().manual_seed(seed)
     rows, tensors = [], []
     for index, (text, count) in enumerate(zip(texts, images or list(family.images), strict=True)):
@@ -135,13 +135,13 @@ def random_batch(family: Family, texts: list[int], images: list[int] | None = No
 
 
 def concatenated(rows: list[list[dict[str, torch.Tensor]]]) -> dict[str, torch.Tensor]:
-    """All images' tensors one after the other, as most processors do."""
+    """Concatenate all images' tensors, as most processors do."""
     flat = [image for row in rows for image in row]
     return {name: torch.cat([image[name] for image in flat]) for name in (flat[0] if flat else ())}
 
 
 def stacked_per_row(rows: list[list[dict[str, torch.Tensor]]]) -> dict[str, torch.Tensor]:
-    """Shape (batch, most images of a row, ...), filled up with zeros, as Idefics' processors do."""
+    """Stack to shape (batch, most images of a row, ...), filled up with zeros, as Idefics' processors do."""
     names = next(image for row in rows for image in row)
     joined = [{name: torch.cat([image[name] for image in row]) for name in names} for row in rows]
     most = max(len(next(iter(row.values()))) for row in joined)
@@ -154,10 +154,10 @@ def stacked_per_row(rows: list[list[dict[str, torch.Tensor]]]) -> dict[str, torc
 
 
 def patches(generator: torch.Generator, *shape: int) -> torch.Tensor:
-    """Random pixels."""
+    """Return random pixels."""
     return torch.randn(*shape, generator=generator)
 
 
 def frame(count: int, before: list[int] | None = None, after: list[int] | None = None) -> list[int]:
-    """`count` image tokens between the family's markers."""
+    """Return `count` image tokens between the family's markers."""
     return [*(before or []), *[IMAGE] * count, *(after or [])]

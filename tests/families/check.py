@@ -1,4 +1,4 @@
-"""Each family's decoder against the oracle: measured once, asserted by the tests and printed by the table."""
+"""Each family's decoder compared with the oracle: measured once, asserted by the tests and printed in the table."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +20,7 @@ NEW_TOKENS = 4
 
 @dataclass(frozen=True)
 class PerRow(Method):
-    """Coefficients given row by row, whatever the confidence."""
+    """Give every row its own coefficient, whatever the confidence."""
 
     alphas: tuple[float, ...]
 
@@ -33,14 +33,14 @@ class Measured:
     """A family's random model on a ragged batch with a coefficient per row.
 
     Attributes:
-        mode: how the decoder steered it.
-        difference: largest difference of a first-token logit from the oracle's.
-        confidence: largest difference of a confidence from the oracle's.
-        effect: largest change of a first-token logit by steering.
-        same_text: whether every generated token is the oracle's.
-        plain_difference: largest difference from `generate` with alpha 1 in every row.
-        same_plain_text: whether the generated tokens are those of `generate`.
-        steered: names of the steered modules.
+        mode: How the decoder steered it.
+        difference: Largest difference of a first-token logit from the oracle's.
+        confidence: Largest difference of a confidence from the oracle's.
+        effect: Largest change of a first-token logit by steering.
+        same_text: Whether every generated token is the oracle's.
+        plain_difference: Largest difference from `generate` with alpha 1 in every row.
+        same_plain_text: Whether the generated tokens are those of `generate`.
+        steered: Names of the steered modules.
     """
 
     mode: str
@@ -55,9 +55,9 @@ class Measured:
 
 @cache
 def measure(name: str, image_last: bool = False) -> Measured:
-    """Hold one family to the oracle, on a batch whose rows end in text or of which one ends in an image."""
+    """Compare one family with the oracle, on a batch in which all rows end in text or one ends in an image."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # nothing here is large enough to share among threads
+    torch.set_num_threads(1)  # nothing here is large enough for several threads
     try:
         return _measure(FAMILIES[name], IMAGE_LAST if image_last else TEXTS)
     finally:
@@ -78,7 +78,7 @@ def _measure(family: Family, texts: list[int]) -> Measured:
     decoder = Decoder(model, prefix_bytes=2**30)
     out = decoder.generate(inputs, PerRow(ALPHAS), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
     mode = "one prefill" if decoder.stats.steered_on_cache else "two passes"
-    # PerRow does not know that ones are the plain model, so this takes the steered path.
+    # PerRow does not know that ones leave every row unsteered, so this takes the steered path.
     ones = decoder.generate(inputs, PerRow((1.0,) * len(texts)), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
     plain = model.generate(
         **inputs,
@@ -96,14 +96,14 @@ def _measure(family: Family, texts: list[int]) -> Measured:
         same_text=torch.equal(out.sequences, expected.sequences),
         plain_difference=float((ones.first_logits - plain.logits[0]).abs().max()),
         same_plain_text=torch.equal(ones.sequences, plain.sequences[:, inputs["input_ids"].shape[1] :]),
-        steered=tuple(n for n, module in model.named_modules() if module in decoder._decoder.attention),
+        steered=tuple(n for n, module in model.named_modules() if module in decoder._text_decoder.attention),
     )
 
 
 def inspected(architecture: str) -> str:
-    """What inspection says of a family's default configuration, on a model without weights.
+    """Return what inspection says about a family's default configuration, on a model without weights.
 
-    The configurations are too large to run, so whether prefixes see the last token remains to be read off the masks.
+    The configurations are too large to run, so the masks cannot show whether earlier tokens see the last one.
     """
     cls = getattr(transformers, architecture)
     config = cls.config_class()
@@ -119,9 +119,9 @@ def inspected(architecture: str) -> str:
             .removesuffix("; it cannot be steered exactly and is refused")
         )
         return f"refused: {reason.strip()}"
-    return "two passes (recurrent state)" if decoder._decoder.recurrent else "one prefill, if the masks allow it"
+    return "two passes (recurrent state)" if decoder._text_decoder.recurrent else "one prefill, if the masks allow it"
 
 
 def refusal(family: Family) -> str:
-    """The reason why a family is refused."""
+    """Return the reason why a family is refused."""
     return inspected(family.architecture).removeprefix("refused: ")

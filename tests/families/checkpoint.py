@@ -1,8 +1,8 @@
-"""Checkpoint folders with a family's random model and its real processor, as a user has them on disk.
+"""Checkpoint folders with a family's random model and its real processor, as a user would have them on disk.
 
 The model keeps the token ids of `build`; its vocabulary grows to that of a real tokenizer: every printable character is
 a word. What the processor and the model must agree on (patches, merging, markers) is declared per family in
-`processors_plain`, `processors_mrope` and `processors_special`.
+`processors_standard`, `processors_mrope` and `processors_special`.
 """
 
 import copy
@@ -33,25 +33,25 @@ class Processor:
     """How a family's real processor is made.
 
     Attributes:
-        name: class in transformers.
-        tokens: text of each token whose id the family's config names.
-        image: its image processor.
-        picture: an image in a prompt of the chat template; the processor's image token unless given.
-        placeholder: what stands for an image in a text given to the processor, where it is not its `image_token`.
-        turn: what the chat template writes before and after a user's message, `bos_token` included where the
-            family's own template writes it.
-        markers: further special tokens, which only the processor knows.
-        characters: words of the tokenizer, one each.
-        names: attributes of the tokenizer that hold a token's text, as its config has them.
-        parts: its other parts, by argument.
-        options: its other arguments.
-        config: what the model's config must have beside the family's to agree with it; nested as the config.
-        generation: what its published checkpoints bring in their generation config beside tokens.
-        begins: whether the tokenizer puts the beginning token in front.
-        seed: of the random model: one whose answers change when it is steered.
-        flat: whether it takes a batch's images only as one list and not nested by row.
-        needs_image: what transformers says of a batch without any image, where the processor does not take one.
-        note: what it cannot do, for the table.
+        name: The class in transformers.
+        tokens: The text of each token that has an id in the family's config.
+        image: Its image processor.
+        picture: An image in a prompt of the chat template; the processor's image token unless given.
+        placeholder: What stands for an image in a text given to the processor, if it is not its `image_token`.
+        turn: What the chat template writes before and after a user's message; with `bos_token` if the family's own
+            template writes it.
+        markers: Further special tokens, which only the processor knows.
+        characters: The words of the tokenizer, one character each.
+        names: Attributes of the tokenizer that hold a token's text, as in its config.
+        parts: Its other parts, by argument.
+        options: Its other arguments.
+        config: What the model's config needs beside the family's to agree with it; nested like the config.
+        generation: What its published checkpoints have in their generation config beside tokens.
+        begins: Whether the tokenizer puts the beginning token in front.
+        seed: The seed of the random model, chosen so that its answers change when it is steered.
+        flat: Whether it takes a batch's images only as one flat list, not nested by row.
+        needs_image: What transformers says about a batch without any image, if the processor refuses one.
+        note: What it cannot do, for the table.
     """
 
     name: str
@@ -80,7 +80,7 @@ def write(family: Family, declared: Processor, folder: Path) -> None:
     processor.save_pretrained(folder)
     tokenizer = processor.tokenizer
     model = _model(family, declared, len(tokenizer))
-    # A random model would write its markers, and an image token would want an image of its own.
+    # A random model would write its markers, and an image token would need another image.
     model.generation_config.suppress_tokens = sorted(set(tokenizer.added_tokens_decoder) - {EOS})
     model.generation_config.update(**declared.generation)
     model.save_pretrained(folder)
@@ -131,7 +131,7 @@ def _processor(declared: Processor) -> ProcessorMixin:
 def _model(family: Family, declared: Processor, vocabulary: int) -> PreTrainedModel:
     config = _merged(_with_vocabulary(family.config, vocabulary), declared.config)
     model = random_model(dataclasses.replace(family, config=config), declared.seed)
-    # A random model repeats the word it has just read. Here the next word has to follow from what it attends to.
+    # A random model repeats the word it has just read. Here the next word must depend on what it attends to.
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(0.03)  # type: ignore[operator]
         for name, weight in model.get_decoder().named_parameters():

@@ -1,4 +1,4 @@
-"""Families whose positions depend on the image's height and width (M-RoPE)."""
+"""Families with positions that depend on the image's height and width (M-RoPE)."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ ROPE = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.
 
 
 class _Grid:
-    """An image of varying height and width, its patches flattened, 2 x 2 of which make one feature."""
+    """An image of varying height and width. Its patches are flattened; 2 x 2 of them make one feature."""
 
     def __init__(self, *shape: int) -> None:
         self.shape = shape or (3 * 2 * 8 * 8,)
@@ -98,7 +98,7 @@ def _family(
         architecture,
         {"vision_config": vision, "text_config": {**TEXT, **rope, **text}, **IDS},
         grid or _Grid(),
-        columns="merged patch features; not begin and end of image; video tokens have an id of their own",
+        columns="merged patch features; not begin and end of image; not video tokens, which have another id",
         mode=mode,
         types="mm_token_type_ids" if mrope else None,
         own_positions=mrope,

@@ -25,7 +25,7 @@ QWEN: dict[str, Any] = {
     "markers": ("<|im_start|>", "<|im_end|>"),
     "begins": False,
 }
-# Of a picture, where the others repeat it to fill two frames.
+# One frame per picture; the other processors repeat the picture to fill two.
 ONE_FRAME = {**PATCHES, "temporal_patch_size": 1}
 # GLM's processors count the pixels of both frames.
 FRAMES = {**PATCHES, "size": {"shortest_edge": 2 * 16 * 16, "longest_edge": 2 * 8 * 16 * 16}}
@@ -80,7 +80,7 @@ PROCESSORS: dict[str, Processor] = {
     ),
     "qwen3_vl": QWEN3,
     "qwen3_vl_moe": QWEN3,
-    # transformers gives it a tokenizer class of its own, which writes spaces and ends of lines as byte-level BPE does.
+    # transformers gives it a special tokenizer class, which writes spaces and line ends like byte-level BPE.
     "qwen3_5": replace(QWEN3, characters=CHARACTERS.replace(" ", "Ġ").replace("\n", "Ċ"), seed=6),
     "glm4v": GLM4V,
     "glm4v_moe": replace(GLM4V, seed=7),
@@ -114,7 +114,7 @@ PROCESSORS: dict[str, Processor] = {
             "video_start_token": "<|VIDEO_START|>",
             "video_end_token": "<|VIDEO_END|>",
         },
-        # By default its experts add next to nothing, and nobody would see an image go to those of the text.
+        # By default its experts add almost nothing, and an image sent to the text's experts would not be noticed.
         config={"text_config": {"initializer_range": 0.15}},
         **BAIDU,
     ),

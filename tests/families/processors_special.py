@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.families.build import CLOSE, IMAGE, MARK, OPEN, VIDEO
 from tests.families.checkpoint import Part, Processor
-from tests.families.processors_plain import SQUARE
+from tests.families.processors_standard import SQUARE
 
 PIXTRAL: dict[str, Any] = {
     "tokens": {IMAGE: "[IMG]", MARK: "[IMG_BREAK]", CLOSE: "[IMG_END]"},
@@ -78,7 +78,7 @@ PROCESSORS: dict[str, Processor] = {
         "PixtralProcessor",
         image=_pixtral(2),
         options={"patch_size": 8, "spatial_merge_size": 2},
-        # As published. The window of the family's own test is too short to reach the images from the text's end.
+        # As published. The window of the family's other test is too short to reach the images from the end of the text.
         config={"text_config": {"sliding_window": None}},
         seed=1,
         **PIXTRAL,

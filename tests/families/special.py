@@ -1,4 +1,4 @@
-"""Families whose images, caches or attention have a form of their own, and families that are refused."""
+"""Families with special images, caches or attention, and families that are refused."""
 
 import torch
 
@@ -16,7 +16,7 @@ from tests.families.build import (
     frame,
     patches,
 )
-from tests.families.plain import LLAMA, QWEN2, QWEN3, SIGLIP, _Square
+from tests.families.standard import LLAMA, QWEN2, QWEN3, SIGLIP, Square
 
 PIXTRAL = {**VISION, "model_type": "pixtral", "head_dim": 8}
 
@@ -172,7 +172,7 @@ FAMILIES = [
         "deepseek_vl",
         "DeepseekVLForConditionalGeneration",
         {"vision_config": SIGLIP, "text_config": LLAMA, "image_token_id": IMAGE},
-        _Square(),
+        Square(),
     ),
     Family(
         "kimi_k25",
@@ -232,7 +232,7 @@ FAMILIES = [
             "text_config": LLAMA,
             "image_token_id": IMAGE,
         },
-        _Square(16, framed=True),
+        Square(16, framed=True),
         columns="patch features; not begin and end of image",
     ),
     Family(
@@ -257,7 +257,7 @@ FAMILIES = [
             "video_token_id": VIDEO,
         },
         _video_llama3,
-        columns="merged patch features; video tokens have an id of their own",
+        columns="merged patch features; not video tokens, which have another id",
     ),
     Family(
         "gemma4",
@@ -302,18 +302,18 @@ FAMILIES = [
             "hidden_size": 32,
             "vocab_size": VOCABULARY,
         },
-        _Square(4, framed=True),
+        Square(4, framed=True),
         columns="visual words; not the indicator tokens around an image",
     ),
 ]
 
 REFUSED = [
-    Family("mllama", "MllamaForConditionalGeneration", {}, _Square(), mode="cross-attention"),
-    Family("idefics", "IdeficsForVisionText2Text", {}, _Square(), mode="no image token"),
-    Family("florence2", "Florence2ForConditionalGeneration", {}, _Square(), mode="encoder-decoder"),
-    Family("t5gemma2", "T5Gemma2ForConditionalGeneration", {}, _Square(), mode="encoder-decoder"),
-    Family("blip-2", "Blip2ForConditionalGeneration", {}, _Square(), mode="no image token"),
-    Family("git", "GitForCausalLM", {}, _Square(), mode="no image token"),
-    Family("blip", "BlipForConditionalGeneration", {}, _Square(), mode="no image token"),
-    Family("inkling_mm_model", "InklingForConditionalGeneration", {}, _Square(), mode="position_bias"),
+    Family("mllama", "MllamaForConditionalGeneration", {}, Square(), mode="cross-attention"),
+    Family("idefics", "IdeficsForVisionText2Text", {}, Square(), mode="no image token"),
+    Family("florence2", "Florence2ForConditionalGeneration", {}, Square(), mode="encoder-decoder"),
+    Family("t5gemma2", "T5Gemma2ForConditionalGeneration", {}, Square(), mode="encoder-decoder"),
+    Family("blip-2", "Blip2ForConditionalGeneration", {}, Square(), mode="no image token"),
+    Family("git", "GitForCausalLM", {}, Square(), mode="no image token"),
+    Family("blip", "BlipForConditionalGeneration", {}, Square(), mode="no image token"),
+    Family("inkling_mm_model", "InklingForConditionalGeneration", {}, Square(), mode="position_bias"),
 ]

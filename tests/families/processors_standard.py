@@ -1,10 +1,10 @@
-"""The real processors of the families in `plain`."""
+"""The real processors of the families in `standard`."""
 
 from typing import Any
 
 from tests.families.build import CLOSE, IMAGE, MARK, OPEN, VIDEO
 from tests.families.checkpoint import Processor
-from tests.families.plain import PINPOINTS
+from tests.families.standard import PINPOINTS
 
 SQUARE = {"size": {"height": 32, "width": 32}}
 CROPPED = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
@@ -201,7 +201,7 @@ PROCESSORS: dict[str, Processor] = {
             names={"image_token": "<image>"},
             begins=False,
             needs_image="`images` are expected as arguments",
-            note="beside rows with an image, it writes the beginning token into the text of a row without",
+            note="in a batch with images, it writes the beginning token into the text of a row without one",
         ),
     ),
     "got_ocr2": Processor(

@@ -1,4 +1,4 @@
-"""Whether a model is still the one that it was: what it computed before is of use only then."""
+"""Whether a model has changed: if so, later batches cannot use what it computed before."""
 
 from itertools import chain
 from typing import Any
@@ -7,21 +7,21 @@ import torch
 from torch import nn
 
 _SAMPLES = 8  # values of each parameter
-# Where PEFT's layers say which adapters apply, and how.
+# The attributes of PEFT's layers that say which adapters apply, and how.
 _ADAPTERS = ("_active_adapter", "_disable_adapters", "merged_adapters", "scaling")
 
 
-def fingerprint(model: nn.Module) -> tuple[Any, ...] | None:
-    """What differs between two states of a model that compute different things.
+def model_fingerprint(model: nn.Module) -> tuple[Any, ...] | None:
+    """Return something that differs between two states of a model that compute different things.
 
-    Seen are: other parameters or buffers in a module's place, changes of their values that autograd counts
-    (`load_state_dict`, optimisers, any operation in place), moves to another device or dtype, adapters of PEFT that
-    are set, switched off, rescaled or merged, and hooks that are added or removed. Writes through `.data` are counted
-    nowhere; a few values of each parameter are compared, which finds those that change a whole matrix.
+    It finds replaced modules, parameters and buffers; changes of their values that autograd counts (`load_state_dict`,
+    optimisers, any operation in place); moves to another device or dtype; PEFT adapters that are set, switched off,
+    rescaled or merged; and hooks that are added or removed. Nothing counts writes through `.data`. For these, a few
+    values of each parameter are compared, which finds a write to a whole matrix.
 
     Returns:
-        Something to compare with ==; None if the model keeps no count of its changes, as one that was made in
-        inference mode, or its tensors are of a kind that cannot be looked at.
+        Something to compare with ==. None if the model does not count its changes (for example because it was created
+        in inference mode), or if the values of its tensors cannot be read.
     """
     try:
         tensors = [(id(t), t.data_ptr(), t._version) for t in chain(model.parameters(), model.buffers())]
@@ -38,12 +38,12 @@ def fingerprint(model: nn.Module) -> tuple[Any, ...] | None:
 
 
 def _records(hook: Any) -> bool:
-    """Whether a hook is one of transformers' own, which come with a model's first pass and only record outputs."""
+    """Whether a hook is one of transformers' own, which a model's first pass adds and which only record outputs."""
     return getattr(hook, "__module__", None) == "transformers.utils.output_capturing"
 
 
 def _samples(model: nn.Module) -> list[list[float]]:
-    """Values from all over each parameter, per device."""
+    """Return values from all over each parameter, per device."""
     devices: dict[torch.device, list[torch.Tensor]] = {}
     for parameter in model.parameters():
         if parameter.device.type != "meta":  # offloaded: the values are elsewhere

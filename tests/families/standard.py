@@ -21,7 +21,7 @@ GRID = 16  # features of a 32 x 32 image in 8 x 8 patches
 PINPOINTS = [[32, 64], [64, 32], [64, 64]]
 
 
-class _Square:
+class Square:
     """One 32 x 32 image of `count` features, between markers if `framed`."""
 
     def __init__(
@@ -35,7 +35,7 @@ class _Square:
 
 
 class _Tiled:
-    """One to three tiles, a marker before each: InternVL's, Aya Vision's and Cohere's way."""
+    """One to three tiles with a marker before each, as in InternVL, Aya Vision and Cohere."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -89,13 +89,13 @@ FAMILIES = [
         "llava",
         "LlavaForConditionalGeneration",
         {"vision_config": CLIP, "text_config": LLAMA, "image_token_index": IMAGE, "vision_feature_layer": -2},
-        _Square(),
+        Square(),
     ),
     Family(
         "vipllava",
         "VipLlavaForConditionalGeneration",
         {"vision_config": CLIP, "text_config": LLAMA, "image_token_index": IMAGE, "vision_feature_layers": [-1, -2]},
-        _Square(),
+        Square(),
     ),
     Family(
         "llava_next",
@@ -134,7 +134,7 @@ FAMILIES = [
         "video_llava",
         "VideoLlavaForConditionalGeneration",
         {"vision_config": CLIP, "text_config": LLAMA, "image_token_index": IMAGE, "video_token_index": VIDEO},
-        _Square(name="pixel_values_images"),
+        Square(name="pixel_values_images"),
     ),
     Family(
         "internvl",
@@ -236,7 +236,7 @@ FAMILIES = [
             "eoi_token_index": CLOSE,
             "mm_tokens_per_image": 4,
         },
-        _Square(4, framed=True),
+        Square(4, framed=True),
         columns="pooled patch features; not begin and end of image",
         types="token_type_ids",
     ),
@@ -249,7 +249,7 @@ FAMILIES = [
             "image_token_index": IMAGE,
             "projection_dim": 32,
         },
-        _Square(),
+        Square(),
         mode="two passes",
         types="token_type_ids",
         prefix_types=(0, 0, 1),
@@ -269,7 +269,7 @@ FAMILIES = [
             "image_token_index": IMAGE,
             "projection_dim": 32,
         },
-        _Square(),
+        Square(),
         mode="two passes",
         types="token_type_ids",
         prefix_types=(0, 0, 1),

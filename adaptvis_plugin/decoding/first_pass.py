@@ -1,0 +1,63 @@
+"""The hooks that act on the first forward pass of a `generate` call, and leave other threads' passes alone."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from transformers import PreTrainedModel
+
+
+def in_this_thread(hook: Callable[..., None]) -> Callable[..., None]:
+    """Restrict a hook to the current thread: a model calls its hooks in every thread that uses it."""
+    owner = threading.get_ident()
+
+    @wraps(hook)
+    def restricted(*arguments: Any) -> None:
+        if threading.get_ident() == owner:
+            hook(*arguments)
+
+    return restricted
+
+
+@contextmanager
+def around_first_pass(
+    model: PreTrainedModel,
+    before: Callable[[dict[str, Any]], None],
+    after: Callable[[Any], None],
+    later: Callable[[Any], None] = lambda output: None,
+) -> Iterator[None]:
+    """Call functions around the model's forward passes that this thread makes inside the block.
+
+    Args:
+        model: The model.
+        before: Called before the first pass, with its keyword arguments.
+        after: Called after the first pass, with its output, or None if the pass raised.
+        later: Called after every later pass, as `after`.
+    """
+    passes = 0
+
+    @in_this_thread
+    def enter(module: Any, arguments: Any, options: dict[str, Any]) -> None:
+        nonlocal passes
+        passes += 1
+        if passes == 1:
+            before(options)
+
+    @in_this_thread
+    def leave(module: Any, arguments: Any, output: Any) -> None:
+        if passes == 1:
+            after(output)
+        else:
+            later(output)
+
+    hooks = [
+        model.register_forward_pre_hook(enter, with_kwargs=True),
+        model.register_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
