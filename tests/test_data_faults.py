@@ -263,7 +263,7 @@ def test_nothing_can_be_reached(site: Site) -> None:
     questions = site.routes[path]
     site.routes.clear()
     refused("vg_two", f"The questions of vg_two are not available now: {site.host.rstrip('/')}{path}", "--from FOLDER")
-    assert {asked for _, asked, _ in site.log} == {path}, "nothing large is fetched in vain"
+    assert {asked for _, asked, _ in site.log} == {path}, "nothing large is fetched for nothing"
     site.routes[path] = questions
     refused("vg_two", "ServiceNow/whatsup_all", "joaomonteirof", "/drive/vg_qa_two_obj.json", "--from FOLDER")
 

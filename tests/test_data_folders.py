@@ -1,4 +1,4 @@
-"""Tables made of a folder: what was verified is shown, and a folder that changes is noticed."""
+"""Tables made from a folder: what was verified is shown, and a folder that changes is noticed."""
 
 import json
 import os
@@ -115,7 +115,7 @@ def spatial(folder: Path) -> tuple[str, Path]:
     ],
 )
 def test_each_layout(tmp_path: Path, layout: Callable[[Path], tuple[str, Path]], verified: tuple[str, ...]) -> None:
-    """What was verified is what had a checksum; a file that changes is noticed."""
+    """Only files with a checksum count as verified, and a file that changes is noticed."""
     folder = tmp_path / "official"
     name, file = layout(folder)
     [first] = prepare([name], folder)

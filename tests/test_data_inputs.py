@@ -39,7 +39,7 @@ def rooms(tmp_path: Path) -> Path:
 
 
 def refused(folder: Path, *words: str, name: str = "rooms") -> None:
-    """The command ends with one message that holds these words."""
+    """The command ends with one message that contains these words."""
     result = run(["data", "prepare", name, "--from", str(folder)])
     output = shown(result)
     assert result.exit_code == 1
@@ -62,10 +62,10 @@ def a_socket(path: Path) -> None:
 
 
 ODD: dict[str, tuple[Callable[[Path], None], str]] = {
-    "folder": (lambda path: path.mkdir(), "is a folder, where a file is expected"),
-    "pipe": (lambda path: os.mkfifo(path), "is a named pipe, where a file is expected"),
-    "socket": (a_socket, "is a socket, where a file is expected"),
-    "device": (lambda path: path.symlink_to("/dev/zero"), "is a device, where a file is expected"),
+    "folder": (lambda path: path.mkdir(), "is a folder, but a file is expected"),
+    "pipe": (lambda path: os.mkfifo(path), "is a named pipe, but a file is expected"),
+    "socket": (a_socket, "is a socket, but a file is expected"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "is a device, but a file is expected"),
     "unreadable": (unreadable, "cannot be read: Input/output error"),
 }
 each_odd_file = pytest.mark.parametrize("kind", ODD)
@@ -146,9 +146,9 @@ def test_a_name_that_no_file_can_have(rooms: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([], "rooms.json holds nothing, where a list of rows is expected"),
-        ({"rows": ROOMS}, "rooms.json holds a dict, where a list of rows is expected"),
-        ("rooms", "rooms.json holds a str"),
+        ([], "rooms.json contains nothing, but a list of rows is expected"),
+        ({"rows": ROOMS}, "rooms.json contains a dict, but a list of rows is expected"),
+        ("rooms", "rooms.json contains a str"),
         ([*ROOMS, 7], "rooms.json, row 3: 7 is not a row"),
         ([*ROOMS, {"image_path": "1.jpg"}], "row 3: its captions are None"),
         ([*ROOMS, {"caption_options": [TRUE, FALSE]}], "row 3: its image_path is None"),
@@ -186,7 +186,7 @@ def test_broken_json(rooms: Path) -> None:
     [
         ({"answer": "Left"}, "its answer is 'Left', not a list with a label"),
         ({"answer": []}, "its answer is []"),
-        ({"answer": ["Above"]}, "its answer 'Above' is none of left, right"),
+        ({"answer": ["Above"]}, "its answer 'Above' is not one of left, right"),
         ({"answer": [None]}, "its answer is [None]"),
         ({"id": 5}, "its id is 5, not 1"),
         ({"question": "Where?"}, "its question is 'Where?'"),

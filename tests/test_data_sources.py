@@ -69,7 +69,7 @@ USELESS = {
     "numbers": (parquet(list(range(6)), pa.int64()), "its image_options is int64, which is neither an image"),
     "texts": (parquet(["a"] * 6, pa.string()), "its image_options is string"),
     "list of texts": (parquet([["a"]] * 6, pa.list_(pa.string())), "its image_options is list<element: string>"),
-    "lists of two": (parquet(TWO, pa.list_(IMAGE)), "row 0: its image_options are 2 images, where one is expected"),
+    "lists of two": (parquet(TWO, pa.list_(IMAGE)), "row 0: its image_options are 2 images, but one is expected"),
     "empty lists": (parquet([[]] * 6, pa.list_(IMAGE)), "row 0: its image_options are 0 images"),
     "a null": (parquet(NULLS, IMAGE), "row 5: there is no picture in the file"),
     "paths only": (parquet(PATHS, IMAGE), "row 0: there is no picture in the file"),

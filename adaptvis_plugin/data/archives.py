@@ -75,7 +75,7 @@ def _members(archive: Path, wanted: set[str], folder: Path) -> Iterator[tuple[st
                 _refuse_outside(archive, info.filename)
                 if is_wanted(info.filename) and not info.is_dir():
                     if (info.external_attr >> 16) & 0o170000 == 0o120000:
-                        raise DataError(f"{archive}: {info.filename} is a link, where a picture is expected. Refused.")
+                        raise DataError(f"{archive}: {info.filename} is a link, but a picture is expected. Refused.")
                     yield info.filename, info.file_size, packed.open(info)
         return
     with tarfile.open(archive, "r:*") as tar:
@@ -89,7 +89,7 @@ def _members(archive: Path, wanted: set[str], folder: Path) -> Iterator[tuple[st
             if is_wanted(name):
                 file = tar.extractfile(member) if member.isreg() else None
                 if file is None:
-                    raise DataError(f"{archive}: {name} is a link or a device, where a picture is expected. Refused.")
+                    raise DataError(f"{archive}: {name} is a link or a device, but a picture is expected. Refused.")
                 yield name, member.size, file
 
 

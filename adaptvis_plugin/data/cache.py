@@ -51,7 +51,7 @@ _KEY = b"adaptvis"
 
 
 class DataError(RuntimeError):
-    """Data is missing, damaged, or not what it should be. The message says what, where, and what to do."""
+    """Data is missing, damaged, or not as expected. The message says what, where, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)

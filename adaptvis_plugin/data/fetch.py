@@ -41,12 +41,12 @@ class Unavailable(DataError):
 
 
 class NoSourceAvailable(Unavailable):
-    """The data cannot be had from any source now."""
+    """The data is not available from any source now."""
 
 
 @contextmanager
-def unreachable_hosts_remembered() -> Iterator[None]:
-    """Ask no unreachable host a second time within this context, because each attempt takes half a minute."""
+def remember_unreachable_hosts() -> Iterator[None]:
+    """Try an unreachable host only once within this context, because each attempt takes half a minute."""
     token = _unreachable_hosts.set({})
     try:
         yield

@@ -30,7 +30,7 @@ def regular(path: Path) -> Path:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     if kind != stat.S_IFREG:
-        raise DataError(f"{path} is {_KINDS.get(kind, 'a device')}, where a file is expected.")
+        raise DataError(f"{path} is {_KINDS.get(kind, 'a device')}, but a file is expected.")
     return path
 
 

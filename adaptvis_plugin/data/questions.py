@@ -87,7 +87,7 @@ def read_questions(path: Path) -> list[Question]:
     """Read a question file of the authors: one JSON object per row, in the order of the data.
 
     Raises:
-        DataError: If a line is not what it should be; the message names it.
+        DataError: If a line is not as expected; the message names it.
     """
     questions = []
     for number, line in enumerate(read_lines(path)):
@@ -112,7 +112,7 @@ def _question(row: dict[str, Any], number: int) -> Question:
         raise ValueError(f"its answer is {answers!r}, not a list with a label")
     label = answers[0]
     if label.lower() not in options and not _meant(label) & _meant(*options):
-        raise ValueError(f"its answer {label!r} is none of {', '.join(options)}")
+        raise ValueError(f"its answer {label!r} is not one of {', '.join(options)}")
     return Question(prompt, whole["question"].strip(), label, options)
 
 

@@ -35,7 +35,7 @@ def load_table(name: str) -> datasets.Dataset:
         name: The name of a data set in `registry`, or the name under which a folder of your own was prepared.
 
     Raises:
-        DataError: If the name is unknown, or the data is not available or not what it should be.
+        DataError: If the name is unknown, or the data is not available or not as expected.
     """
     prepare([name])
     return cache.read_table(name)
@@ -53,14 +53,14 @@ def prepare(names: Iterable[str], source: Path | str | None = None, *, force: bo
         Where each table comes from.
 
     Raises:
-        DataError: If a name is unknown, or the data is not available or not what it should be.
+        DataError: If a name is unknown, or the data is not available or not as expected.
     """
     wanted = dict.fromkeys(table for name in names for table in groups().get(name, (name,)))
     # unlike pathlib's, these do not raise for a circle of links or a name that is too long
     folder = None if source is None else Path(os.path.realpath(os.path.expanduser(source)))
     if folder and not os.path.isdir(folder):
         raise DataError(f"--from {source} is not a folder.")
-    with fetch.unreachable_hosts_remembered():
+    with fetch.remember_unreachable_hosts():
         return [_prepare(name, folder, force) for name in wanted]
 
 

@@ -68,7 +68,7 @@ class Vsr(DataSet):
         """Yield the folder; or the Hub data set, and then the authors' repository.
 
         Raises:
-            DataError: If the folder has no annotations, or they are not what they should be.
+            DataError: If the folder has no annotations, or they are not as expected.
         """
         facts = load_facts(VsrFacts)
         vsr, images = facts.vsr, f"images from {facts.coco_url}"
@@ -112,7 +112,7 @@ def read_annotations(path: Path) -> list[Annotation]:
     """Read the file with the captions.
 
     Raises:
-        DataError: If a row is not what it should be; the message names it.
+        DataError: If a row is not as expected; the message names it.
     """
     rows = []
     for number, line in enumerate(files.read_lines(path)):

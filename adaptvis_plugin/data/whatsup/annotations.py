@@ -40,7 +40,7 @@ def read_annotations(path: Path, by_id: str) -> list[Annotation]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}). If it is a web page, the download failed.") from error
     if not isinstance(rows, list) or not rows:
-        raise DataError(f"{path} holds {_type(rows)}, where a list of rows is expected.")
+        raise DataError(f"{path} contains {_type(rows)}, but a list of rows is expected.")
     read = []
     for number, row in enumerate(rows):
         try:
@@ -61,7 +61,7 @@ def _annotation(row: Any, by_id: str) -> Annotation:
     if isinstance(row, dict):
         path, captions = row.get("image_path"), row.get("caption_options")
         if not isinstance(path, str) or not path:
-            raise ValueError(f"its image_path is {path!r}, where a name is expected")
+            raise ValueError(f"its image_path is {path!r}, but a name is expected")
         names = [path, path.removeprefix("data/")]
     elif isinstance(row, list) and row and type(row[0]) in (int, str):
         number, *captions = row
@@ -80,7 +80,7 @@ def check_captions(captions: Any) -> list[str]:
         ValueError: If they are not two or more texts, or the true one is also a false one.
     """
     if not isinstance(captions, list) or len(captions) < 2:
-        raise ValueError(f"its captions are {captions!r}, where a list of two or more is expected")
+        raise ValueError(f"its captions are {captions!r}, but a list of two or more is expected")
     if not all(isinstance(caption, str) and caption.strip() for caption in captions):
         raise ValueError(f"one of its captions {captions!r} is not a text")
     true, *false = (" ".join(caption.split()).rstrip(".").lower() for caption in captions)

@@ -1,4 +1,4 @@
-"""Everything published about WhatsUp: where the files are, and what they must be."""
+"""Everything published about WhatsUp: the addresses and checksums of its files, and its numbers of rows."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class WhatsUpFacts(Facts):
     Attributes:
         drive_url: The address of a file on Google Drive, up to its id.
         questions_url: The address of a question file of Chen et al., up to its name.
-        whatsup_hub: The Hub data sets. All have the same rows and columns; the next is asked if one is unavailable.
+        whatsup_hub: The Hub data sets. All have the same rows and columns; the next is tried if one is unavailable.
         whatsup: The files of the subsets.
     """
 

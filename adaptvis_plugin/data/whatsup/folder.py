@@ -55,7 +55,7 @@ class Layout(NamedTuple):
         """Return every file that the table is made from.
 
         Raises:
-            DataError: If the annotations are not what they should be.
+            DataError: If the annotations are not as expected.
         """
         if self.annotations is None:
             used = list(self.parquet)
@@ -78,7 +78,7 @@ class Layout(NamedTuple):
             The entries, and which files were compared with a published SHA-256.
 
         Raises:
-            DataError: If a file is not what it should be, or a picture is missing.
+            DataError: If a file is not as expected, or a picture is missing.
         """
         if self.annotations is None:
             return read_parquet(self.parquet), []

@@ -12,7 +12,7 @@ def own_folder(name: str, folder: Path) -> Source:
     """Return the folder as the source of a table.
 
     Raises:
-        DataError: If the folder has no data of this name, or its annotations are not what they should be.
+        DataError: If the folder has no data of this name, or its annotations are not as expected.
     """
     layout = own(name, folder)
     return Source(str(folder), lambda: _read(name, layout), layout.files())

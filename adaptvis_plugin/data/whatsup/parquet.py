@@ -69,7 +69,7 @@ def _image(images: Callable[[int], Any], group: int, number: int, name: str) -> 
     value = images(group)[number].as_py()
     if isinstance(value, list):
         if len(value) != 1:
-            raise DataError(f"{name}: its {IMAGE} are {len(value)} images, where one is expected.")
+            raise DataError(f"{name}: its {IMAGE} are {len(value)} images, but one is expected.")
         [value] = value
     data = value.get("bytes") if value else None
     if not data:
