@@ -18,12 +18,13 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
 from adaptvis_plugin.data import DataError, load_table, prepare
-from adaptvis_plugin.data.tables import WHATSUP
+from adaptvis_plugin.data.registry import groups
 from adaptvis_plugin.lmms_eval import tasks
 from adaptvis_plugin.paths import DEMO_MODEL, TASKS
 from adaptvis_plugin.scoring import whatsup
 from tests.data_helpers import ROWS, official, serve, sources
 
+WHATSUP = groups()["whatsup"]
 NAMES = [*(f"whatsup_{name}" for name in WHATSUP), "whatsup_demo", "vsr"]
 SPLITS = ("", "_val", "_test")
 
@@ -205,7 +206,7 @@ def test_data_that_fail_end_the_run_at_once_in_their_own_words(tmp_path: Path, m
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "coco_two.json").write_text('{"table": "nowhere"}')
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
-    with pytest.raises(DataError, match="'nowhere' is no data set") as caught:
+    with pytest.raises(DataError, match="'nowhere' is not a data set") as caught:
         simple_evaluate(model=Answering(perfect), tasks=["whatsup_coco_two"], task_manager=manager)
     assert caught.value.__cause__ is None and calls == ["nowhere"]
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from adaptvis_plugin.data import tables
 from adaptvis_plugin.data.cache import DataError, Provenance, cache_dir
 from adaptvis_plugin.data.fetch import progress
+from adaptvis_plugin.data.registry import data_sets, groups
 
 app = typer.Typer(no_args_is_help=True, help="Fetch, verify and list the data sets.")
 _console = Console(stderr=True)
@@ -36,9 +37,7 @@ _PREPARE = (
 # rich, which prints the help, would take what stands in brackets for its own marks
 @app.command(help=escape(_PREPARE))
 def prepare(
-    names: Annotated[
-        list[str], typer.Argument(help=f"{', '.join((*tables.TABLES, *tables.GROUPS))}, or a name of your own.")
-    ],
+    names: Annotated[list[str], typer.Argument(help=f"{', '.join((*data_sets(), *groups()))}, or a name of your own.")],
     source: Annotated[
         Path | None,
         typer.Option("--from", help="Read this folder (official layout, or your own) instead of the network."),
@@ -81,7 +80,7 @@ def _described(origin: Provenance | DataError | None) -> tuple[str, str, str]:
     if isinstance(origin, DataError):
         return "?", str(origin), ""
     change = tables.changed(origin)
-    source = f"{origin.source} ({change}; the table is as it was)" if change else origin.source
+    source = f"{origin.source} ({change}; the old table is kept)" if change else origin.source
     return str(origin.rows), source, ", ".join(origin.verified) or "nothing"
 
 
