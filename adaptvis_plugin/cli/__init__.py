@@ -1,16 +1,15 @@
-"""The ``adaptvis`` command: one module for each subcommand."""
+"""The ``adaptvis`` command. A subcommand is a module of this folder with an ``app``, and its name in `COMMANDS`."""
 
 import typer
 
-from adaptvis_plugin.cli import data
-from adaptvis_plugin.cli.demo import demo, tasks
-from adaptvis_plugin.cli.vlmeval import PASS_ON, vlmeval
+from adaptvis_plugin.cli import data, demo, tasks, vlmeval
 
-app = typer.Typer(no_args_is_help=True, help="Attention steering for vision-language models, and its benchmarks.")
-app.command()(demo)
-app.command()(tasks)
-app.command(context_settings=PASS_ON)(vlmeval)
-app.add_typer(data.app, name="data")
+COMMANDS = (demo, tasks, data, vlmeval)
+"""The modules, in the order of the help."""
+
+app = typer.Typer(no_args_is_help=True)
+for command in COMMANDS:
+    app.add_typer(command.app)
 
 
 @app.callback()

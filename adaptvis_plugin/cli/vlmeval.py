@@ -1,16 +1,18 @@
-"""`adaptvis vlmeval`: VLMEvalKit's own runner, with this plugin's models and data sets."""
+"""``adaptvis vlmeval``: VLMEvalKit's own runner, with this plugin's models and data sets."""
 
 from typing import Annotated
 
 import typer
 
+from adaptvis_plugin.cli.errors import reported, tell
 from adaptvis_plugin.data import DataError
-from adaptvis_plugin.vlmevalkit.registration import FrameworkError, register
+from adaptvis_plugin.vlmevalkit import FrameworkError, register
 
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Settings of the command: what it does not know is the runner's."""
+app = typer.Typer()
 
 
+# The options that this command does not know are the runner's.
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def vlmeval(
     context: typer.Context,
     model_args: Annotated[
@@ -24,24 +26,21 @@ def vlmeval(
 ) -> None:
     """Run VLMEvalKit's own runner with this plugin's models and data sets beside its own.
 
-    Every other option is the runner's (`adaptvis vlmeval -- --help` lists them), for example: adaptvis vlmeval --data
+    All other options are the runner's (`adaptvis vlmeval -- --help` lists them), for example: adaptvis vlmeval --data
     WhatsUp_Demo --model demo_adaptvis demo_baseline --work-dir out
 
     The exit status is 0 only if every model was scored on every data set.
     """
     from adaptvis_plugin.vlmevalkit.arguments import parse_model_args
 
-    try:
+    with reported(ValueError, OSError, DataError, FrameworkError, status=2):
         given = parse_model_args(model_args) if model_args else {}
         framework = register()
         typer.echo(f"{framework}", err=True)
         from adaptvis_plugin.vlmevalkit.launch import launch
 
         problems = launch(framework, context.args, given)
-    except (ValueError, OSError, DataError, FrameworkError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     for problem in problems:
-        typer.echo(f"failed: {problem}", err=True)
+        tell("failed", problem)
     if problems:
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from adaptvis_plugin.data.registry import data_sets
 from adaptvis_plugin.methods import build_method, hyper_parameters
-from adaptvis_plugin.paths import CONFIGS
+from adaptvis_plugin.paths import PRESET_FOLDER
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -78,9 +78,9 @@ def load_preset(name: str | Path) -> Preset:
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        path = CONFIGS / f"{name}.yaml"
+        path = PRESET_FOLDER / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+        known = sorted(file.stem for file in PRESET_FOLDER.glob("*.yaml"))
         near = difflib.get_close_matches(str(name), known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ValueError(
@@ -97,7 +97,7 @@ def load_preset(name: str | Path) -> Preset:
 
 def find_preset(pretrained: str) -> Preset | None:
     """The preset that names a checkpoint as its own, or None."""
-    for path in sorted(CONFIGS.glob("*.yaml")):
+    for path in sorted(PRESET_FOLDER.glob("*.yaml")):
         preset = load_preset(path)
         if pretrained in preset.pretrained:
             return preset
