@@ -18,7 +18,7 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
 from adaptvis_plugin.data import DataError, load_table, prepare
-from adaptvis_plugin.data.registry import data_sets, groups
+from adaptvis_plugin.data.registry import data_sets
 from adaptvis_plugin.lmms_eval import tasks
 from adaptvis_plugin.models.runner import Runner
 from adaptvis_plugin.paths import DEMO_MODEL, TASK_FOLDER
@@ -26,7 +26,7 @@ from adaptvis_plugin.scoring import whatsup
 from tests.data_helpers import ROWS, official, serve, sources
 
 OWN = {data_set.task: data_set for data_set in data_sets().values()}
-PUBLISHED = [data_set for name in ("whatsup", "vsr") for data_set in groups()[name]]
+PUBLISHED = [data_sets()[name] for name in ROWS]
 SPLITS = ("", "_val", "_test")
 
 

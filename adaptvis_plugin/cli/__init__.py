@@ -1,15 +1,15 @@
 """The ``adaptvis`` command. A subcommand is a module of this folder with an ``app``, and its name in `COMMANDS`."""
 
+from importlib import import_module
+
 import typer
 
-from adaptvis_plugin.cli import data, demo, tasks, vlmeval
-
-COMMANDS = (demo, tasks, data, vlmeval)
+COMMANDS = ("demo", "tasks", "data", "vlmeval")
 """The modules, in the order of the help."""
 
 app = typer.Typer(no_args_is_help=True)
-for command in COMMANDS:
-    app.add_typer(command.app)
+for _name in COMMANDS:
+    app.add_typer(import_module(f"adaptvis_plugin.cli.{_name}").app)
 
 
 @app.callback()
