@@ -60,7 +60,7 @@ def test_a_changed_folder_is_made_again(
     [warning] = caplog.messages
     assert f"{rooms} has changed" in warning and f"adaptvis data prepare rooms --from {rooms}" in warning
     listed = told(run(["data", "status"]))
-    assert "mine (changed since; the table is kept)" in listed
+    assert "mine (changed since; the old table is kept)" in listed
 
     [second] = prepare(["rooms"], rooms)
     assert second.fingerprint != first.fingerprint
@@ -82,7 +82,7 @@ def test_a_folder_that_is_gone(rooms: Path, caplog: pytest.LogCaptureFixture) ->
     prepare(["rooms"], rooms)
     shutil.rmtree(rooms)
     assert len(load_table("rooms")) == 3 and not caplog.records
-    assert "(no longer there; the table is kept)" in told(run(["data", "status"]))
+    assert "(no longer there; the old table is kept)" in told(run(["data", "status"]))
     with pytest.raises(DataError, match="is no folder"):
         prepare(["rooms"], rooms)
 

@@ -82,7 +82,7 @@ def _described(origin: Provenance | DataError | None) -> tuple[str, str, str]:
     if isinstance(origin, DataError):
         return "?", str(origin), ""
     change = tables.changed(origin)
-    source = f"{origin.source} ({change}; the table is kept)" if change else origin.source
+    source = f"{origin.source} ({change}; the old table is kept)" if change else origin.source
     return str(origin.rows), source, ", ".join(origin.verified) or "nothing"
 
 

@@ -79,7 +79,7 @@ def require(framework: Framework, needed: Iterable[str]) -> None:
             missing.append(path.replace(":", "."))
         except ImportError as error:
             raise FrameworkError(
-                f"{framework} cannot be imported: {error}. Install what it asks for; on a machine without a GPU see "
+                f"{framework} cannot be imported: {error}. Install what is missing; on a machine without a GPU see "
                 "scripts/patch_torchvision.py"
             ) from error
     if missing:
