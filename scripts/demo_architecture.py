@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from demo_lessons import IMAGE_TOKENS, PATCH, chat_prompt, judging_question, naming_question
+from demo_training_data import IMAGE_TOKENS, PATCH, chat_prompt, judging_question, naming_question
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     CLIPVisionConfig,

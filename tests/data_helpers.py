@@ -1,4 +1,4 @@
-"""Tiny WhatsUp and VSR data in exactly the published layouts, and a local server that has them and may misbehave."""
+"""Tiny WhatsUp and VSR data in exactly the published layouts, and a local server that has them and can fail."""
 
 import gzip
 import hashlib
@@ -20,11 +20,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from adaptvis_plugin.data.settings import SOURCES
+from adaptvis_plugin.data.vsr import VsrFacts
+from adaptvis_plugin.data.whatsup.facts import WhatsUpFacts
 
 Handler = Callable[["Request"], None]
 
-FACTS: dict[str, Any] = yaml.safe_load(SOURCES.read_text())
+FACTS: dict[str, Any] = {**WhatsUpFacts().model_dump(), **VsrFacts().model_dump()}
 ROWS = {"controlled_a": 8, "controlled_b": 8, "coco_one": 6, "coco_two": 6, "vg_one": 6, "vg_two": 6, "vsr": 10}
 PHRASES = {
     "left": "to the left of",
@@ -42,7 +43,7 @@ OPPOSITE |= {"front": "behind", "behind": "front"}
 
 @dataclass
 class Row:
-    """One row of any subset: what the annotation says, and the question that belongs to it."""
+    """A row of any subset: its annotation, and its question."""
 
     entry: Any
     captions: list[str]
@@ -155,7 +156,7 @@ def archives() -> dict[str, bytes]:
 
 def make_tar(members: dict[str, bytes], *extra: tarfile.TarInfo) -> bytes:
     buffer = io.BytesIO()
-    # the same bytes at any time of day, for the checksums
+    # no time of day in the header, so that checksums stay the same
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
         for info in extra:
             tar.addfile(info, io.BytesIO(b"x" * info.size))
@@ -214,7 +215,7 @@ def sources(folder: Path, host: str = "http://127.0.0.1:9/") -> Path:
 
 
 def without_checksum(monkeypatch: pytest.MonkeyPatch, folder: Path, host: str, name: str, **change: Any) -> None:
-    """The published facts of a subset, changed: for the archives of which no checksum was published."""
+    """Change the facts of a subset so that its archive has no published checksum."""
     path = sources(folder, host)
     facts = yaml.safe_load(path.read_text())
     facts["whatsup"][name] |= {"images_sha256": None, **change}
@@ -236,7 +237,9 @@ class Request(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
-        self.server.log.append((self.command, path, self.headers.get("Range")))
+        with self.server.asking:
+            self.server.log.append((self.command, path, self.headers.get("Range")))
+            self.server.asking.notify_all()
         route = self.server.routes.get(path)
         if callable(route):
             route(self)
@@ -248,7 +251,7 @@ class Request(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def send(self, body: bytes, kind: str = "application/octet-stream", cut: int | None = None) -> None:
-        """Answers with a body, or the asked range of it; `cut` breaks off after so many bytes."""
+        """Answer with a body, or the requested range of it; `cut` ends the answer after so many bytes."""
         start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
         self.send_response(206 if self.headers.get("Range") else 200)
         digest = hashlib.sha256(body).hexdigest()
@@ -279,10 +282,11 @@ class Request(BaseHTTPRequestHandler):
 
 @dataclass
 class Site(ThreadingHTTPServer):
-    """A local server with everything the sources name; tests replace routes to make it misbehave."""
+    """A local server with everything that the sources name; tests replace routes to make it fail."""
 
     routes: dict[str, bytes | Handler] = field(default_factory=dict)
     log: list[tuple[str, str, str | None]] = field(default_factory=list)
+    asking: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Request)
@@ -297,8 +301,13 @@ class Site(ThreadingHTTPServer):
     def asked(self, part: str) -> int:
         return sum(part in path for command, path, _ in self.log if command == "GET")
 
+    def wait_until_asked(self, part: str, times: int) -> None:
+        """Wait for requests whose paths contain `part`."""
+        with self.asking:
+            self.asking.wait_for(lambda: self.asked(part) >= times)
+
     def fill(self, hub: bool = True) -> None:
-        """Everything in its place: the authors' files and archives, the COCO images, and the Hub if asked for."""
+        """Serve the authors' files and archives, the COCO images, and the Hub if wanted."""
         for name, rows in DATA.items():
             facts = FACTS["whatsup"][name]
             self.routes[f"/drive/{facts['annotations']}"] = json.dumps([row.entry for row in rows]).encode()
@@ -312,7 +321,7 @@ class Site(ThreadingHTTPServer):
             self.add_hub(FACTS["vsr"]["hub"], {"test.jsonl": vsr_lines(self.host.rstrip("/")).encode()})
 
     def add_hub(self, repo: str, files: dict[str, bytes]) -> None:
-        """A data set as the Hub's HTTP interface shows it."""
+        """Serve a data set like the Hub's HTTP interface."""
         tree = [{"type": "file", "path": name, "size": len(data), "oid": "0" * 40} for name, data in files.items()]
         listing = json.dumps(tree).encode()
         self.routes[f"/api/datasets/{repo}/tree/main"] = lambda request: request.send(listing, "application/json")
@@ -321,7 +330,7 @@ class Site(ThreadingHTTPServer):
 
 @contextmanager
 def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Site"]:
-    """An empty cache, and a server in place of every source on the network, for the test to fill."""
+    """Provide an empty cache, and a server in place of every source on the network for the test to fill."""
     with serve() as server:
         monkeypatch.setenv("ADAPTVIS_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("ADAPTVIS_SOURCES", str(sources(tmp_path, server.host)))

@@ -1,4 +1,4 @@
-"""A folder of one's own in the data tests, and the command run on it."""
+"""A user's own folder in the data tests, and the command that reads it."""
 
 import json
 from functools import partial
@@ -25,7 +25,7 @@ def without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_rooms(folder: Path) -> Path:
-    """A folder of one's own with three pictures."""
+    """Make a user's own folder with three pictures."""
     write(folder / "rooms.json", json.dumps(ROOMS).encode())
     for number in range(3):
         write(folder / f"{number}.jpg", jpeg(number))
@@ -38,7 +38,7 @@ def add_questions(folder: Path) -> None:
     write(folder / "rooms_questions.jsonl", "\n".join(lines).encode())
 
 
-def told(result: Any) -> str:
-    """A command's output, if it ended as it should: with a message or without, but not with a traceback."""
+def shown(result: Any) -> str:
+    """Return a command's output, which may be an error message but not a traceback."""
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     return " ".join(result.output.split())

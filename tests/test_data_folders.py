@@ -1,4 +1,4 @@
-"""Tables made of a folder: what was verified is told, and a folder that changes is noticed."""
+"""Tables made of a folder: what was verified is shown, and a folder that changes is noticed."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from adaptvis_plugin.data import DataError, Provenance, load_table, prepare, status
 from adaptvis_plugin.data.cache import table_path
 from tests.data_helpers import DATA, FACTS, archives, jpeg, official, parquet, question_lines, write
-from tests.folder_helpers import FALSE, ROOMS, TRUE, add_questions, make_rooms, run, told, without_network
+from tests.folder_helpers import FALSE, ROOMS, TRUE, add_questions, make_rooms, run, shown, without_network
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_a_changed_folder_is_made_again(
     [first] = prepare(["rooms"], rooms)
     before = table_path("rooms").stat()
     assert prepare(["rooms"], rooms) == [first]
-    assert table_path("rooms").stat() == before, "nothing changed, so nothing is made"
+    assert table_path("rooms").stat() == before, "nothing changed, so no table is made"
     assert not caplog.records
 
     change(rooms)
@@ -59,31 +59,29 @@ def test_a_changed_folder_is_made_again(
     assert table_path("rooms").stat() == before, "without --from the old table is kept"
     [warning] = caplog.messages
     assert f"{rooms} has changed" in warning and f"adaptvis data prepare rooms --from {rooms}" in warning
-    listed = told(run(["data", "status"]))
+    listed = shown(run(["data", "status"]))
     assert "mine (changed since; the old table is kept)" in listed
 
     [second] = prepare(["rooms"], rooms)
     assert second.fingerprint != first.fingerprint
     assert load_table("rooms")[:] != columns
-    assert "changed since" not in told(run(["data", "status"]))
+    assert "changed since" not in shown(run(["data", "status"]))
 
 
 def test_the_command_says_that_a_table_is_kept(rooms: Path) -> None:
-    assert "kept" not in told(run(["data", "prepare", "rooms", "--from", str(rooms)]))
-    again = told(run(["data", "prepare", "rooms", "--from", str(rooms)]))
-    assert "rooms: the table is there already; --force makes it again" in again
+    assert "kept" not in shown(run(["data", "prepare", "rooms", "--from", str(rooms)]))
+    again = shown(run(["data", "prepare", "rooms", "--from", str(rooms)]))
+    assert "rooms: the table exists already; --force makes it again" in again
     other_picture(rooms)
-    assert "has changed since the table was made of it; the old table is kept" in told(
-        run(["data", "prepare", "rooms"])
-    )
+    assert "has changed since the table was made; the old table is kept" in shown(run(["data", "prepare", "rooms"]))
 
 
 def test_a_folder_that_is_gone(rooms: Path, caplog: pytest.LogCaptureFixture) -> None:
     prepare(["rooms"], rooms)
     shutil.rmtree(rooms)
     assert len(load_table("rooms")) == 3 and not caplog.records
-    assert "(no longer there; the old table is kept)" in told(run(["data", "status"]))
-    with pytest.raises(DataError, match="is no folder"):
+    assert "(no longer there; the old table is kept)" in shown(run(["data", "status"]))
+    with pytest.raises(DataError, match="is not a folder"):
         prepare(["rooms"], rooms)
 
 
@@ -122,14 +120,14 @@ def test_each_layout(tmp_path: Path, layout: Callable[[Path], tuple[str, Path]],
     name, file = layout(folder)
     [first] = prepare([name], folder)
     assert first.verified == verified
-    assert f"{first.rows} │ {folder} │ {', '.join(verified)} │" in told(run(["data", "status"]))
+    assert f"{first.rows} │ {folder} │ {', '.join(verified)} │" in shown(run(["data", "status"]))
     assert prepare([name], folder) == [first]
     os.utime(file)
     [second] = prepare([name], folder)
     assert second.fingerprint != first.fingerprint
 
 
-def test_a_checksum_of_the_archive_is_told(tmp_path: Path) -> None:
+def test_the_checksum_of_an_archive_is_shown(tmp_path: Path) -> None:
     facts = FACTS["whatsup"]["controlled_a"]
     folder = tmp_path / "packed"
     write(folder / facts["annotations"], json.dumps([row.entry for row in DATA["controlled_a"]]).encode())
@@ -142,7 +140,7 @@ def test_a_checksum_of_the_archive_is_told(tmp_path: Path) -> None:
 def test_nothing_is_called_verified_that_was_not(rooms: Path) -> None:
     assert prepare(["rooms"], rooms)[0].verified == ()
     assert prepare(["demo"])[0].verified == ()
-    listed = told(run(["data", "status"]))
+    listed = shown(run(["data", "status"]))
     assert f"│ rooms │ 3 │ {rooms} │ nothing │" in listed
     add_questions(rooms)
     assert prepare(["rooms"], rooms)[0].verified == ("captions",)
@@ -169,14 +167,14 @@ def test_a_table_of_an_older_version(rooms: Path) -> None:
     with pytest.raises(DataError, match=r"not a table of this version.*prepare rooms --force"):
         load_table("rooms")
     assert isinstance(status()["rooms"], DataError)
-    assert "not a table of this version" in told(run(["data", "status"]))
-    assert len(load_table("demo")) == 400, "what can be drawn again is"
+    assert "not a table of this version" in shown(run(["data", "status"]))
+    assert len(load_table("demo")) == 400, "the demo is drawn again"
     prepare(["rooms"], rooms, force=True)
     assert isinstance(status()["rooms"], Provenance)
 
 
-def test_sources_that_cannot_be_read_are_no_change(rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_sources_are_an_error_and_not_a_change(rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(["rooms"], rooms)
     monkeypatch.setenv("ADAPTVIS_SOURCES", str(rooms / "nothing.yaml"))
     for command in (["data", "status"], ["data", "prepare", "rooms"]):
-        assert "error: ADAPTVIS_SOURCES=" in told(run(command))
+        assert "error: ADAPTVIS_SOURCES=" in shown(run(command))

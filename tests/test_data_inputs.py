@@ -1,4 +1,4 @@
-"""What may lie in a user's folder: each is read or refused with a clear message, and nothing hangs."""
+"""What may be in a user's folder: it is read or refused with a clear message, and nothing hangs."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from tests.folder_helpers import (
     add_questions,
     make_rooms,
     run,
-    told,
+    shown,
     without_network,
 )
 
@@ -41,7 +41,7 @@ def rooms(tmp_path: Path) -> Path:
 def refused(folder: Path, *words: str, name: str = "rooms") -> None:
     """The command ends with one message that holds these words."""
     result = run(["data", "prepare", name, "--from", str(folder)])
-    output = told(result)
+    output = shown(result)
     assert result.exit_code == 1
     for word in ("error:", *words):
         assert word in output, output
@@ -49,7 +49,7 @@ def refused(folder: Path, *words: str, name: str = "rooms") -> None:
 
 
 def unreadable(path: Path) -> None:
-    path.symlink_to("/proc/self/mem")  # a regular file that cannot be read, for root too
+    path.symlink_to("/proc/self/mem")  # a regular file that not even root can read
 
 
 def a_socket(path: Path) -> None:
@@ -88,7 +88,7 @@ def test_odd_list(rooms: Path, file: str, kind: str) -> None:
     refused(rooms, f"{rooms / file} {words}")
 
 
-OTHER_WORDS = {("uet", "unreadable"): "is no parquet file"}
+OTHER_WORDS = {("uet", "unreadable"): "is not a parquet file"}
 
 
 @each_odd_file
@@ -125,13 +125,13 @@ def test_odd_file_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ki
     refused(tmp_path, f"odd.yaml {words}")
 
 
-def test_a_folder_that_is_none(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_one(tmp_path: Path) -> None:
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     for name in ("circle", "x" * 5000, "gone", "sources.yaml"):
-        refused(tmp_path / name, f"--from {tmp_path / name} is no folder.")
+        refused(tmp_path / name, f"--from {tmp_path / name} is not a folder.")
 
 
-def test_a_circle_of_links_is_no_picture(rooms: Path) -> None:
+def test_a_circle_of_links_is_not_a_picture(rooms: Path) -> None:
     (rooms / "1.jpg").unlink()
     (rooms / "1.jpg").symlink_to(rooms / "1.jpg")
     refused(rooms, "Row 1:", f"{rooms} has no 1.jpg.")
@@ -149,7 +149,7 @@ def test_a_name_that_no_file_can_have(rooms: Path) -> None:
         ([], "rooms.json holds nothing, where a list of rows is expected"),
         ({"rows": ROOMS}, "rooms.json holds a dict, where a list of rows is expected"),
         ("rooms", "rooms.json holds a str"),
-        ([*ROOMS, 7], "rooms.json, row 3: 7 is none"),
+        ([*ROOMS, 7], "rooms.json, row 3: 7 is not a row"),
         ([*ROOMS, {"image_path": "1.jpg"}], "row 3: its captions are None"),
         ([*ROOMS, {"caption_options": [TRUE, FALSE]}], "row 3: its image_path is None"),
         ([*ROOMS, {"image_path": 1, "caption_options": [TRUE, FALSE]}], "row 3: its image_path is 1"),
@@ -172,10 +172,10 @@ def test_broken_list(rooms: Path, rows: Any, words: str) -> None:
 
 def test_broken_json(rooms: Path) -> None:
     for text, words in [
-        (b"[1, 2", "rooms.json is no JSON"),
-        (b"", "rooms.json is no JSON"),
-        (b"[" * 100_000, "rooms.json is no JSON"),
-        ("[]".encode("utf-16"), "rooms.json is no UTF-8 text"),
+        (b"[1, 2", "rooms.json is not JSON"),
+        (b"", "rooms.json is not JSON"),
+        (b"[" * 100_000, "rooms.json is not JSON"),
+        ("[]".encode("utf-16"), "rooms.json is not UTF-8 text"),
     ]:
         write(rooms / "rooms.json", text)
         refused(rooms, words)
@@ -202,7 +202,7 @@ def test_broken_question(rooms: Path, change: dict[str, Any], words: str) -> Non
     refused(rooms, "rooms_questions.jsonl, row 1,", words)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_text(rooms: Path, tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_text(rooms: Path, tmp_path: Path) -> None:
     add_questions(rooms)
     folder = official(tmp_path / "official")
     config = Path(os.environ["ADAPTVIS_SOURCES"])
@@ -227,14 +227,14 @@ def test_brackets_are_shown_as_they_are(rooms: Path, tmp_path: Path) -> None:
         refused(rooms, caption)
     folder = shutil.copytree(rooms, tmp_path / "[old] rooms")
     write(folder / "rooms.json", json.dumps(ROOMS).encode())
-    assert f"rooms: 3 rows from {folder}" in told(run(["data", "prepare", "rooms", "--from", str(folder)]))
-    assert str(folder) in told(run(["data", "status"]))
+    assert f"rooms: 3 rows from {folder}" in shown(run(["data", "prepare", "rooms", "--from", str(folder)]))
+    assert str(folder) in shown(run(["data", "status"]))
 
 
 def test_help_shows_the_form_of_a_folder() -> None:
-    shown = told(run(["data", "prepare", "--help"]))
-    assert '{"image_path": ..., "caption_options": [true, false, ...]}' in shown
-    assert "[id, true caption, false caption]" in shown
+    help_text = shown(run(["data", "prepare", "--help"]))
+    assert '{"image_path": ..., "caption_options": [true, false, ...]}' in help_text
+    assert "[id, true caption, false caption]" in help_text
 
 
 @pytest.mark.parametrize("place", ["file/cache", "/proc/nothing", "/dev/null"])
@@ -247,25 +247,25 @@ def test_a_cache_that_cannot_be_written(
     refused(rooms, f"rooms cannot be prepared in {cache}", "Set ADAPTVIS_CACHE to a folder")
     with pytest.raises(DataError, match="Set ADAPTVIS_CACHE"):
         load_table("demo")
-    assert "not prepared" in told(run(["data", "status"]))
+    assert "not prepared" in shown(run(["data", "status"]))
 
 
 def test_names_that_the_cache_needs_itself(rooms: Path) -> None:
     for name in ("downloads", "lock"):
         shutil.copy(rooms / "rooms.json", rooms / f"{name}.json")
-        refused(rooms, f"'{name}' is no data set", name=name)
+        refused(rooms, f"'{name}' is not a data set", name=name)
 
 
-# --- captions and what is asked
+# --- captions and questions
 
 
-def test_a_checksum_error_of_a_folder_tells_another_way_out(tmp_path: Path) -> None:
+def test_a_checksum_error_in_a_folder_has_its_own_advice(tmp_path: Path) -> None:
     folder = official(tmp_path / "official")
     for file in ("data/controlled_images_dataset.json", f"prompts/{FACTS['whatsup']['controlled_a']['questions']}"):
         good = (folder / file).read_bytes()
         write(folder / file, good + b"\n")
         refused(folder, "SHA-256", f"Replace {folder / file}, or leave out --from", name="controlled_a")
-        result = told(run(["data", "prepare", "controlled_a", "--from", str(folder)]))
+        result = shown(run(["data", "prepare", "controlled_a", "--from", str(folder)]))
         assert "use --from" not in result
         write(folder / file, good)
 
@@ -287,7 +287,7 @@ def test_a_caption_in_unknown_words_contradicts_nothing(
     without_checksum(monkeypatch, tmp_path, NOWHERE, "vg_one", **change)
     [origin] = prepare(["vg_one"], folder)
     assert load_table("vg_one")[2]["answer"] == "Behind"
-    if "far" in words:  # the others may be known one day
+    if "far" in words:  # the other words may be understood one day
         assert origin.verified[1] == "captions (1 not understood)"
 
     lines[3] = lines[3].replace('["Bottom"]', '["Behind"]')

@@ -1,4 +1,4 @@
-"""Sources on the network: forms of the Hub's parquet, the next source where one is of no use, one wait for a host."""
+"""Sources on the network: forms of the Hub's parquet, the next source if one is useless, one attempt for each host."""
 
 import io
 import socket
@@ -65,7 +65,7 @@ TWO = [[picture, picture] for picture in PICTURES]
 NULLS = [*PICTURES[:5], None]
 PATHS = [{"bytes": None, "path": "1.jpg"} for _ in PICTURES]
 EQUAL = [row.captions[:1] * 2 for row in DATA["vg_two"]]
-OF_NO_USE = {
+USELESS = {
     "numbers": (parquet(list(range(6)), pa.int64()), "its image_options is int64, which is neither an image"),
     "texts": (parquet(["a"] * 6, pa.string()), "its image_options is string"),
     "list of texts": (parquet([["a"]] * 6, pa.list_(pa.string())), "its image_options is list<element: string>"),
@@ -86,11 +86,11 @@ OF_NO_USE = {
 }
 
 
-@pytest.mark.parametrize("kind", OF_NO_USE)
-def test_what_is_of_no_use_is_named_and_the_next_source_asked(
+@pytest.mark.parametrize("kind", USELESS)
+def test_a_useless_source_is_named_and_the_next_one_tried(
     site: Site, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    body, words = OF_NO_USE[kind]
+    body, words = USELESS[kind]
     site.add_hub(FIRST, {FILE: body})
     site.add_hub(SECOND, {FILE: parquet(PICTURES, IMAGE)})
     [origin] = prepare(["vg_two"])
@@ -100,8 +100,8 @@ def test_what_is_of_no_use_is_named_and_the_next_source_asked(
     assert words in warning and f"trying the Hub data set {SECOND}" in warning
 
 
-def test_what_was_of_no_use_is_fetched_again(site: Site) -> None:
-    site.add_hub(FIRST, {FILE: OF_NO_USE["numbers"][0]})
+def test_a_useless_file_is_fetched_again(site: Site) -> None:
+    site.add_hub(FIRST, {FILE: USELESS["numbers"][0]})
     del site.routes["/drive/vg_qa_two_obj.json"]
     with pytest.raises(DataError, match="int64") as caught:
         prepare(["vg_two"])
@@ -111,8 +111,8 @@ def test_what_was_of_no_use_is_fetched_again(site: Site) -> None:
     assert prepare(["vg_two"])[0].source == f"Hub data set {FIRST}"
 
 
-def test_pictures_are_those_of_today(site: Site) -> None:
-    """A table made again in the same process has the new file's pictures."""
+def test_a_table_made_again_has_the_new_pictures(site: Site) -> None:
+    """No picture of the old file is cached in the process."""
     site.add_hub(FIRST, {FILE: parquet(PICTURES, IMAGE, group=6)})
     before = load_table("vg_two")["image_id"][:]
     new = [{"bytes": jpeg(number), "path": None} for number in range(6)]
@@ -130,17 +130,17 @@ def test_a_table_from_the_hub_is_replaced_by_a_folder(site: Site, tmp_path: Path
     assert status()["vg_two"] == origin
 
 
-def test_the_archives_checksums_are_told(site: Site) -> None:
+def test_the_checksums_of_archives_are_shown(site: Site) -> None:
     [all_of_them, some] = prepare(["controlled_a", "coco_two"])
     assert all_of_them.verified == ("number of rows", "captions", "SHA-256 of questions, annotations, archive")
     assert some.verified == ("number of rows", "captions", "SHA-256 of questions, annotations")
 
 
-# --- a network that is not there
+# --- no network
 
 
 class Calls:
-    """Counts what is looked up and waited for; names below `.invalid` exist nowhere, as without a network."""
+    """Count host look-ups and waits. Hosts under `.invalid` do not exist, as if there were no network."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lookups: list[str] = []
@@ -162,22 +162,22 @@ class Calls:
         self.waits.clear()
 
 
-def test_a_host_that_cannot_be_reached_is_waited_for_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_host_is_tried_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
     calls = Calls(monkeypatch)
     prepare(["vg_two"])
-    assert "hub.invalid" in calls.lookups, "the archives served"
+    assert "hub.invalid" in calls.lookups, "the Hub was tried before the archives"
     once = (calls.lookups.count("hub.invalid"), list(calls.waits))
     calls.clear()
     prepare(["vg_one", "vg_two", "coco_two"], force=True)
-    assert (calls.lookups.count("hub.invalid"), calls.waits) == once, "three tables, two data sets, one wait"
+    assert (calls.lookups.count("hub.invalid"), calls.waits) == once, "three tables, two data sets, one attempt"
     calls.clear()
     monkeypatch.setenv("HF_ENDPOINT", site.host.rstrip("/"))
     site.add_hub(FIRST, {FILE: parquet(PICTURES, IMAGE)})
-    assert prepare(["vg_two"], force=True)[0].source == f"Hub data set {FIRST}", "the next command asks again"
+    assert prepare(["vg_two"], force=True)[0].source == f"Hub data set {FIRST}", "the next command tries again"
 
 
-def test_the_second_data_set_of_an_unreachable_hub_is_not_asked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_data_set_of_an_unreachable_hub_is_skipped(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
     del site.routes["/drive/vg_qa_two_obj.json"]
     Calls(monkeypatch)
@@ -185,21 +185,21 @@ def test_the_second_data_set_of_an_unreachable_hub_is_not_asked(site: Site, monk
         prepare(["vg_two"])
     text = str(caught.value)
     assert f"The Hub data set {FIRST} cannot be reached" in text
-    assert f"{SECOND} is not asked for, since hub.invalid could not be reached just now" in text
+    assert f"{SECOND} is not requested, because hub.invalid could not be reached before" in text
 
 
-def test_a_host_that_answers_is_asked_again(site: Site) -> None:
+def test_a_host_that_answers_is_tried_again(site: Site) -> None:
     """404 is an answer."""
     prepare(["vg_two"])
     assert site.asked(f"/api/datasets/{FIRST}/") == site.asked(f"/api/datasets/{SECOND}/") == 1
 
 
-def test_without_network_nothing_but_the_questions_is_asked_for(
+def test_without_network_only_the_questions_are_requested(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADAPTVIS_SOURCES", str(sources(tmp_path, "http://questions.invalid/")))
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
     calls = Calls(monkeypatch)
-    with pytest.raises(DataError, match="The questions of controlled_a cannot be had now"):
+    with pytest.raises(DataError, match="The questions of controlled_a are not available now"):
         prepare(["whatsup"])
     assert set(calls.lookups) == {"questions.invalid"}

@@ -1,19 +1,26 @@
-"""Tables from every layout: the official folder, archives, the Hub, the network, and a folder of one's own."""
+"""Tables from every layout: the official folder, archives, the Hub, the network, and a user's own folder."""
 
 import json
+import re
+import sys
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from adaptvis_plugin.cli.data import app
-from adaptvis_plugin.data import DataError, Provenance, authors_split, fetch, load_table, prepare, status, vsr
+from adaptvis_plugin.data import DataError, Provenance, authors_split, fetch, load_table, prepare, registry, status, vsr
+from adaptvis_plugin.data.cache import write_table
+from adaptvis_plugin.data.dataset import DataSet, Picture, Row, Rows, Source
 from adaptvis_plugin.data.questions import agreement, read_questions
-from adaptvis_plugin.data.settings import load_sources
-from adaptvis_plugin.data.tables import WHATSUP
+from adaptvis_plugin.data.registry import groups
 from tests.data_helpers import (
     DATA,
     FACTS,
@@ -22,12 +29,15 @@ from tests.data_helpers import (
     ROWS,
     Site,
     image_bytes,
+    jpeg,
     network,
     official,
     parquet,
     question_lines,
     write,
 )
+
+WHATSUP = groups()["whatsup"]
 
 
 @pytest.fixture
@@ -37,7 +47,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def check(name: str) -> None:
-    """A table has the rows of the tiny data, whatever it was made from."""
+    """Check that a table has the rows of the tiny data, whatever it was made from."""
     table = load_table(name)
     assert len(table) == ROWS[name]
     validation = set(authors_split(len(table))[0])
@@ -98,7 +108,7 @@ def test_from_the_archives(site: Site, tmp_path: Path) -> None:
         check(name)
     assert site.asked("/drive/val2017.zip") == 1, "two subsets share it"
     left = [path.name for path in (tmp_path / "cache" / "downloads").iterdir()]
-    assert left == [], "nothing is kept twice"
+    assert left == [], "nothing is stored twice"
 
 
 @pytest.mark.parametrize("hub", [True, False])
@@ -114,7 +124,7 @@ def test_vsr_from_the_network(site: Site, hub: bool) -> None:
     assert site.asked("/coco/") == 5
 
 
-def test_the_mirror_is_asked_when_the_first_hub_data_set_is_gone(site: Site) -> None:
+def test_the_mirror_is_used_if_the_first_hub_data_set_is_missing(site: Site) -> None:
     site.fill(hub=False)
     site.add_hub(FACTS["whatsup_hub"][1], {"data/VG_QA_two_obj-00000-of-00001.parquet": parquet("vg_two")})
     [origin] = prepare(["vg_two"])
@@ -186,15 +196,95 @@ def test_own_folder_listed_by_id(site: Site, tmp_path: Path) -> None:
 
 def test_demo(site: Site) -> None:
     table = load_table("demo")
-    assert len(table) == 400 and table["split"].count("test") == 320  # type: ignore[attr-defined]
+    assert table["id"][:] == list(range(400))
+    assert Counter(table["split"]) == {"test": 320, "val": 80}
     assert site.log == []
+
+
+def test_the_demo_is_drawn_again_when_the_drawing_has_changed(site: Site) -> None:
+    [drawn] = prepare(["demo"])
+    assert re.fullmatch(r"drawn by adaptvis \([0-9a-f]{8}\)", drawn.source)
+    write_table(load_table("demo").select(range(3)), replace(drawn, rows=3))
+    assert len(load_table("demo")) == 3, "the same code has drawn it"
+    write_table(load_table("demo").select(range(3)), replace(drawn, rows=3, source="drawn by adaptvis (00000000)"))
+    assert len(load_table("demo")) == 400
+    assert status()["demo"] == drawn
+
+
+class Toy(DataSet):
+    """A data set of ten plain pictures: one source has a damaged file, the other one leaves a file for both toys."""
+
+    def sources(self, folder: Path | None) -> Iterator[Source]:
+        for name, last, files in (
+            ("leaking bucket", jpeg(1)[:-90], ("bucket",)),
+            ("toy box", jpeg(1), ("box", f"{self.name}.txt")),
+        ):
+            yield Source(name, partial(self.rows, last, files), downloads=files)
+
+    def rows(self, last: bytes, files: tuple[str, ...]) -> Rows:
+        for name in files:
+            write(fetch.downloads() / name, b"toys")
+        pictures = [Image.new("RGB", (4, 4), (number, 0, 0)) for number in range(9)]
+        rows = [
+            Row(
+                image=picture,
+                question="Where is the toy? Answer with left or right.",
+                prompt="<image> Where is the toy?",
+                answer="Left",
+                options=["left", "right"],
+                relation="left",
+                set_id=None,
+                pair_id=None,
+                caption_options=["A toy to the left of a box", "A toy to the right of a box"],
+            )
+            for picture in (*pictures, Picture("last.jpg", lambda: last))
+        ]
+        return Rows(rows, verified=("colours",), published=11 if self.name == "toy_short" else 10)
+
+
+@pytest.fixture
+def toys(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module with three data sets, listed where a new one is listed."""
+    sets = tuple(Toy(name, f"task_{name}", name.title(), "whatsup") for name in ("toy_one", "toy_two", "toy_short"))
+    monkeypatch.setitem(sys.modules, "adaptvis_plugin.data.toys", SimpleNamespace(DATA_SETS=sets))
+    monkeypatch.setattr(registry, "MODULES", (*registry.MODULES, "toys"))
+
+
+def test_a_new_data_set_only_yields_rows(toys: None, caplog: pytest.LogCaptureFixture) -> None:
+    assert groups()["toys"] == ("toy_one", "toy_two", "toy_short") and groups()["all"][-1] == "toy_short"
+    assert status()["toy_one"] is None
+    [origin] = prepare(["toy_one"])
+    assert (origin.source, origin.rows, origin.questions) == ("toy box", 10, "template")
+    assert origin.verified == ("number of rows", "colours")
+    [warning] = caplog.messages
+    assert "The image last.jpg (row 9)" in warning and warning.endswith("; trying the toy box")
+    table = load_table("toy_one")
+    assert table["id"][:] == list(range(10))
+    assert [number for number, split in enumerate(table["split"]) if split == "val"] == authors_split(10)[0]
+    assert table[8]["image"].getpixel((0, 0)) == (8, 0, 0) and table[9]["image"].size == (24, 18)
+
+
+def test_downloads_stay_until_no_data_set_needs_them(toys: None) -> None:
+    prepare(["toy_one"])
+    assert {path.name for path in fetch.downloads().iterdir()} == {"box"}, "toy_two and toy_short need it"
+    write_table(load_table("toy_one"), replace(prepare(["toy_one"])[0], name="toy_short"))
+    prepare(["toy_two"])
+    assert list(fetch.downloads().iterdir()) == []
+
+
+def test_a_data_set_with_too_few_rows_is_refused(toys: None) -> None:
+    with pytest.raises(DataError, match="is not available from any source") as caught:
+        prepare(["toy_short"])
+    assert "leaking bucket has 10 rows, 11 were published" in str(caught.value)
+    assert "toy box has 10 rows, 11 were published" in str(caught.value)
+    assert status()["toy_short"] is None and list(fetch.downloads().iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["nothing", "../outside", ""])
 def test_unknown_names(site: Site, tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"no (known )?data set"):
+    with pytest.raises(DataError, match=r"not a (known )?data set"):
         prepare([name])
-    with pytest.raises(DataError, match=r"no (known )?data set"):
+    with pytest.raises(DataError, match=r"not a (known )?data set"):
         prepare([name], tmp_path)
 
 
@@ -242,9 +332,10 @@ def test_the_authors_questions(name: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 @needs_reference
 def test_the_published_vsr_annotations() -> None:
-    published = load_sources()
-    rows = vsr._read(REFERENCE / "vsr" / "test.jsonl")
-    vsr._verify(rows, "the reference", published)
+    path = REFERENCE / "vsr" / "test.jsonl"
+    rows = vsr.read_annotations(path)
+    vsr.verify(rows, path, vsr.VsrFacts().vsr)
+    assert len(rows) == vsr.VsrFacts().vsr.rows
     assert sum(row["label"] for row in rows) == 629
     assert len({row["image"] for row in rows}) == 715
     assert sum(row["path"].startswith("val2017/") for row in rows) == 42
@@ -264,11 +355,11 @@ SIX_OPTIONS = ("left", "right", "front", "behind", "top", "bottom")
         ("Bottom", ["A photo of a dog on the bottom", "A photo of a dog on the top"], True),
         ("Front", ["A cup in front of a can", "A cup behind a can", "A cup to the left of a can"], True),
         ("Behind", ["A cup in front of a can", "A cup behind a can"], False),
-        # words that are not known say nothing, whatever else is in them
+        # unknown words say nothing, whatever else the captions contain
         ("Behind", ["A photo of a dog on the far side", "A photo of a dog on the near side"], None),
         ("Behind", ["A photo of a left shoe on the far side", "A photo of a left shoe on the near side"], None),
         ("Left", ["nothing", "none"], None),
-        # but a false caption that says what the answer does contradicts it
+        # but a false caption that agrees with the answer contradicts it
         ("Front", ["A photo of a dog in the background", "A photo of a dog in the front"], False),
     ],
 )

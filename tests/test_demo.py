@@ -11,19 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
+from adaptvis_plugin.data.dataset import Row
 from adaptvis_plugin.data.demo.furniture import REFERENCES
 from adaptvis_plugin.data.demo.objects import OBJECTS
-from adaptvis_plugin.data.demo.rows import DemoRow, demo_boxes, demo_rows, held_out_pairs, training_pairs
+from adaptvis_plugin.data.demo.rows import demo_boxes, demo_rows, held_out_pairs, training_pairs
 from adaptvis_plugin.data.demo.scenes import RELATIONS, SIZE
 from adaptvis_plugin.models.prompts import chat_text, paper_text
 from adaptvis_plugin.paths import DEMO_MODEL
 
-COLUMNS = set(DemoRow.__annotations__)
+COLUMNS = set(Row.__annotations__)
 ROWS = demo_rows()
 SAMPLE = ROWS[::5]  # 20 rows of each relation
 
 
-def _digest(rows: list[DemoRow]) -> str:
+def _digest(rows: list[Row]) -> str:
     return hashlib.sha256(b"".join(row["image"].tobytes() for row in rows)).hexdigest()
 
 
@@ -39,7 +40,6 @@ def test_no_two_pictures_are_the_same() -> None:
 
 def test_rows_have_the_columns_of_whatsup() -> None:
     assert len(ROWS) >= 400
-    assert [row["id"] for row in ROWS] == list(range(len(ROWS)))
     for row in ROWS:
         assert set(row) == COLUMNS
         assert row["image"].size == (SIZE, SIZE) and row["image"].mode == "RGB"
@@ -52,19 +52,14 @@ def test_rows_have_the_columns_of_whatsup() -> None:
 
 
 def test_sets_and_pairs_are_complete() -> None:
-    sets: dict[int, list[DemoRow]] = {}
-    pairs: dict[int, list[str]] = {}
+    sets: dict[int | None, list[Row]] = {}
+    pairs: dict[int | None, list[str]] = {}
     for row in ROWS:
         sets.setdefault(row["set_id"], []).append(row)
         pairs.setdefault(row["pair_id"], []).append(row["relation"])
     assert all([row["relation"] for row in rows] == list(RELATIONS) for rows in sets.values())
     assert all(len({row["question"] for row in rows}) == 1 for rows in sets.values())
     assert sorted(map(tuple, pairs.values())) == sorted([("left", "right"), ("on", "under")] * len(sets))
-
-
-def test_a_fifth_of_the_rows_is_for_validation() -> None:
-    assert sum(row["split"] == "val" for row in ROWS) == len(ROWS) // 5
-    assert {row["split"] for row in ROWS} == {"val", "test"}
 
 
 def test_things_are_where_the_answer_says() -> None:
@@ -96,7 +91,7 @@ def _loaded() -> tuple[Any, Any]:
     return model, AutoProcessor.from_pretrained(DEMO_MODEL)
 
 
-def _answers(rows: list[DemoRow], prompt: str) -> list[str]:
+def _answers(rows: list[Row], prompt: str) -> list[str]:
     model, processor = _loaded()
     texts = [
         paper_text(processor, row["prompt"])

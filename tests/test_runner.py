@@ -11,7 +11,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from adaptvis_plugin.data.demo.rows import DemoRow, demo_rows
+from adaptvis_plugin.data.dataset import Row
+from adaptvis_plugin.data.demo.rows import demo_rows
 from adaptvis_plugin.decoding import NonFiniteLogitsError
 from adaptvis_plugin.models.runner import Question, Runner, Setup
 from adaptvis_plugin.paths import DEMO_MODEL
@@ -55,7 +56,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_decoded_in_halves_with_the_sam
     assert int(done.stdout.split()[-1]) <= 200
 
 
-def turn(row: DemoRow) -> list[dict[str, Any]]:
+def turn(row: Row) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": row["question"]}]}]
 
 
@@ -153,8 +154,8 @@ def test_logits_that_are_not_finite_name_the_question(tmp_path: Path) -> None:
     safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
     runner = steered(folder)
     rows = demo_rows()[::37]
-    questions = [Question(runner.render(turn(r), ""), (r["image"],), f"x, document {r['id']}") for r in rows]
-    hit = [f"x, document {row['id']}" for row in rows if " bed" in row["question"]]
+    questions = [Question(runner.render(turn(r), ""), (r["image"],), f"x, document {n}") for n, r in enumerate(rows)]
+    hit = [f"x, document {n}" for n, row in enumerate(rows) if " bed" in row["question"]]
     for most, named in ((len(rows), "; ".join(hit)), (1, hit[0])):
         runner.most_rows = most
         with pytest.raises(NonFiniteLogitsError, match=f"^{named}: .*not finite.*Likely cause: the weights"):

@@ -224,7 +224,7 @@ def test_data_that_fail_end_the_run_at_once_in_their_own_words(tmp_path: Path, m
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "coco_two.json").write_text('{"table": "nowhere"}')
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
-    with pytest.raises(DataError, match="'nowhere' is no data set") as caught:
+    with pytest.raises(DataError, match="'nowhere' is not a data set") as caught:
         simple_evaluate(model=Answering(perfect), tasks=["whatsup_coco_two"], task_manager=manager)
     assert caught.value.__cause__ is None and calls == ["nowhere"]
 

@@ -23,8 +23,6 @@ from adaptvis_plugin.data.registry import data_sets, groups
 
 app = typer.Typer(name="data", no_args_is_help=True, help="Fetch, verify and list the data sets.")
 
-_NAMES = ", ".join(dict.fromkeys((*data_sets(), *groups(), "all")))
-
 _PREPARE = (
     "Fetch and verify data sets. An interrupted download resumes with the next call.\n\n"
     "A folder given by --from holds the official files: the authors' JSON files with their image folders or archives, "
@@ -39,7 +37,7 @@ _PREPARE = (
 # rich prints the help and would read the text in brackets as markup.
 @app.command(help=escape(_PREPARE))
 def prepare(
-    names: Annotated[list[str], typer.Argument(help=f"{_NAMES}, or a name of your own.")],
+    names: Annotated[list[str], typer.Argument(help=f"{', '.join((*data_sets(), *groups()))}, or a name of your own.")],
     source: Annotated[
         Path | None,
         typer.Option("--from", help="Read this folder (official layout or your own) instead of the network."),

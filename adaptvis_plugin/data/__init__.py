@@ -1,4 +1,4 @@
-"""The data sets as one table, their sources, and the authors' split. Knows no model and no framework."""
+"""The data sets as tables of one form, their sources, and the authors' split. Knows no model and no framework."""
 
 from adaptvis_plugin.data.cache import DataError, Provenance
 from adaptvis_plugin.data.splits import authors_split

@@ -1,4 +1,4 @@
-"""Reading archives that nobody vouches for: only wanted regular files come out, and stay inside."""
+"""Reading untrusted archives: only the wanted regular files are unpacked, and none outside the folder."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from adaptvis_plugin.data.files import is_html, regular
 
 
 def read_members(archive: Path, wanted: set[str], folder: Path, limit: int) -> dict[str, Path]:
-    """Unpacks members of a .tar.gz or .zip.
+    """Unpack members of a .tar.gz or .zip.
 
-    A member may stand at the top of the archive or under one more folder (``data/…``).
+    A member may be at the top of the archive or under one more folder (``data/…``).
 
     Args:
         archive: The archive.
-        wanted: Names of members; all others stay packed.
-        folder: Where the files go.
-        limit: The most bytes that one may have.
+        wanted: The names of the members to unpack.
+        folder: The folder for the files.
+        limit: The largest size of a member in bytes.
 
     Returns:
-        Name -> file, for the names that are there.
+        The file of each name that is in the archive.
 
     Raises:
-        DataError: The archive is no archive or cut short; or a member, wanted or not, leads out of the
-            folder; or a wanted one is a link, a device, or too large.
+        DataError: If the file is not an archive or is cut short; if a member, wanted or not, leads out of the folder;
+            or if a wanted one is a link, a device, or too large.
     """
     regular(archive)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     found: dict[str, Path] = {}
-    tell = progress.get()
+    report = progress.get()
     try:
         for member, size, file in _members(archive, wanted, folder):
             if size > limit:
@@ -48,8 +48,8 @@ def read_members(archive: Path, wanted: set[str], folder: Path, limit: int) -> d
             with file, path.open("wb") as out:
                 shutil.copyfileobj(file, out)
             found[name] = path
-            if tell:
-                tell(f"unpacking {archive.name}", len(found), None)
+            if report:
+                report(f"unpacking {archive.name}", len(found), None)
     except DataError:
         raise
     except (
@@ -89,7 +89,7 @@ def _members(archive: Path, wanted: set[str], folder: Path) -> Iterator[tuple[st
             if is_wanted(name):
                 file = tar.extractfile(member) if member.isreg() else None
                 if file is None:
-                    raise DataError(f"{archive}: {name} is a link or the like, where a picture is expected. Refused.")
+                    raise DataError(f"{archive}: {name} is a link or a device, where a picture is expected. Refused.")
                 yield name, member.size, file
 
 

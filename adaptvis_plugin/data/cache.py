@@ -1,23 +1,24 @@
-"""The one table all data sets become, and where it is kept.
+"""Tables: the form that all data sets are cached in, and where they are stored.
 
-A table is one Arrow file with the pictures in it, read by memory map, so nothing is copied. Its columns:
+A table is one Arrow file with the pictures in it. It is read by memory map, so nothing is copied. Its columns:
 
 | column | type | |
 |---|---|---|
 | id | int | row number in the source's order |
-| image | `datasets.Image` | the source's own bytes, not re-encoded |
-| image_id | str | a hash of the picture; the same for rows that show the same one |
-| question | str | the bare question, as a chat model gets it |
+| image | `datasets.Image` | the bytes of the source's file, not re-encoded |
+| image_id | str | a hash of the picture, equal for rows with the same picture |
+| question | str | the bare question, as a chat model is asked |
 | prompt | str | the paper's whole prompt, with ``<image>`` |
 | answer | str | the label as the authors write it: ``Left``, ``Yes`` |
-| options | list[str] | what the question offers, lower-case |
-| relation | str | lower-case; WhatsUp: the answer, VSR: the caption's relation |
-| set_id, pair_id | int or null | pictures of the same objects; in opposite relations |
-| split | str | ``val`` or ``test`` of the authors |
+| options | list[str] | the answers that the question offers, lower-case |
+| relation | str | lower-case; the answer (WhatsUp) or the caption's relation (VSR) |
+| set_id | int or null | equal for pictures of the same objects |
+| pair_id | int or null | equal for pictures of the same objects in opposite relations |
+| split | str | ``val`` or ``test``, as the authors split the rows |
 | caption_options | list[str] | the source's captions, the true one first (VSR: its one caption) |
 
-What the table was made from travels in the file itself (`Provenance`), so the file is replaced as a whole or
-not at all: a killed process leaves the old table or none.
+The file also says what the table was made from (`Provenance`). It is replaced as a whole or not at all: a killed
+process leaves the old table or none.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ MAX_PIXELS = 100_000_000
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BATCH = 64
 DOWNLOADS, LOCK = RESERVED = ("downloads", "lock")
-"""What lies in the cache beside the tables."""
+"""Names in the cache that are not tables."""
 _KEY = b"adaptvis"
 
 
 class DataError(RuntimeError):
-    """Data that is missing, damaged, or not what it should be; the text says what, where and the way out."""
+    """Data is missing, damaged, or not what it should be. The message says what, where, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +60,11 @@ class Provenance:
 
     Attributes:
         name: The table's name.
-        rows: How many rows it has.
-        source: The folder, Hub data set or archive the pictures and captions were read from.
-        questions: The file with the questions, or ``"template"``.
-        verified: What was held against the published facts, and which files by their checksum; empty if nothing was.
-        fingerprint: What tells that the folder was changed since (`files.fingerprint`); None for other sources.
+        rows: The number of rows.
+        source: The folder, Hub data set, or archive with the pictures and captions.
+        questions: The name of the file with the questions, or ``"template"``.
+        verified: What was compared with published facts, and which files had the right checksum; empty if nothing was.
+        fingerprint: The fingerprint of the folder's files, to notice later changes; None for other sources.
     """
 
     name: str
@@ -75,9 +76,9 @@ class Provenance:
 
 
 def cache_dir() -> Path:
-    """Where tables are kept.
+    """Return the folder of the tables.
 
-    ``$ADAPTVIS_CACHE``, or ``adaptvis`` in the Hugging Face cache (``$HF_HOME``, ``~/.cache/huggingface``).
+    It is ``$ADAPTVIS_CACHE``, or ``adaptvis`` in the Hugging Face cache (``$HF_HOME``, ``~/.cache/huggingface``).
     """
     if own := os.environ.get("ADAPTVIS_CACHE"):
         return Path(os.path.expanduser(own))
@@ -86,24 +87,24 @@ def cache_dir() -> Path:
 
 
 def table_path(name: str) -> Path:
-    """The file of a table, there or not."""
+    """Return the file of a table, which may not exist."""
     return cache_dir() / name / "table.arrow"
 
 
 def lock() -> FileLock:
-    """Held while tables are made, so that of several processes one makes them and the others wait.
+    """Return the lock for making tables: one process makes them while the others wait.
 
-    The operating system releases it when its holder dies.
+    The operating system releases it when the process dies.
     """
     cache_dir().mkdir(parents=True, exist_ok=True)
     return FileLock(cache_dir() / LOCK)
 
 
 def provenance(name: str) -> Provenance | None:
-    """Where a cached table came from; None if there is none.
+    """Return where a cached table comes from; None if there is no table.
 
     Raises:
-        DataError: The file is not a table.
+        DataError: If the file is not a table of this version.
     """
     import pyarrow as pa
 
@@ -122,22 +123,22 @@ def provenance(name: str) -> Provenance | None:
 
 
 def read_table(name: str) -> datasets.Dataset:
-    """A cached table."""
+    """Open a cached table."""
     import datasets
 
     return datasets.Dataset.from_file(str(table_path(name)))
 
 
 def write_table(rows: Iterable[Mapping[str, Any]], origin: Provenance) -> None:
-    """Writes a table beside the old one and puts it in its place when it is whole.
+    """Write a table beside the old one, and replace the old one when the new one is complete.
 
     Args:
         rows: The rows, with the image as ``{"bytes": …, "path": …}`` or a PIL image.
-        origin: What the table says of itself.
+        origin: Where the table comes from.
 
     Raises:
-        DataError: An image is damaged, or the number of rows is not the announced one.
-        OSError: The disk is full, or the like.
+        DataError: If the number of rows is not the announced one, or reading a row raises it.
+        OSError: If the file cannot be written, for example because the disk is full.
     """
     import pyarrow as pa
 
@@ -154,17 +155,17 @@ def write_table(rows: Iterable[Mapping[str, Any]], origin: Provenance) -> None:
                 writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
                 written += len(batch)
         if written != origin.rows:
-            raise DataError(f"{origin.name}: {written} rows came, {origin.rows} were announced.")
+            raise DataError(f"{origin.name}: {written} rows were read, {origin.rows} were announced.")
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
 def check_image(data: bytes, name: str) -> None:
-    """Turns an image into RGB once, so that one that cannot be is found now and not as a wrong score.
+    """Convert an image to RGB once, so that a bad one is an error now and not a wrong score later.
 
     Raises:
-        DataError: The bytes are no image, are cut short, hold absurdly many pixels, or have no known white.
+        DataError: If the bytes are not an image, are cut short, have too many pixels, or have no known white.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:

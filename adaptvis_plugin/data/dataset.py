@@ -1,24 +1,42 @@
-"""What a data set is: its names, how its answers are scored, and where its rows come from.
+"""The contract of a data set: its names, how its answers are scored, and where its rows come from.
 
-A data set is one module of this folder, listed in `registry`. The module says which `Source`s there are and how to read
-rows from them. `tables` does the rest: it tries the sources in order, checks every picture, computes the split, writes
-the table, and removes the downloads.
+A data set is a module of this folder, listed in `registry`. It says which `Source`s there are and how to read rows from
+them. `tables` does the rest: it tries the sources in order, checks every picture, numbers the rows, computes the
+authors' split, writes the table, and removes the downloads.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
+
+from pydantic import BaseModel, ConfigDict
 
 Scoring = Literal["whatsup", "vsr"]
 """The module of `adaptvis_plugin.scoring` that judges the answers."""
 
 
+class Picture(NamedTuple):
+    """A picture in a file. It is read only when its row is written, so that the pictures need not fit into memory.
+
+    Attributes:
+        name: The picture's name in messages.
+        read: Function that returns the bytes of the file.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
 class Row(TypedDict):
-    """One question about one picture, as a source gives it; `cache` describes the columns."""
+    """One question about one picture, as a source gives it.
+
+    The image is a `Picture` or a PIL image. The module `cache` describes the other columns; `tables` adds ``id`` and
+    ``split``.
+    """
 
     image: Any
     question: str
@@ -36,16 +54,16 @@ class Rows:
     """What a source gives.
 
     Attributes:
-        rows: The rows, in order; pictures are read when their row is asked for.
-        count: How many there are.
-        questions: The file with the questions, or ``"template"``.
-        verified: What was compared with the published facts.
+        rows: The rows, in order.
+        questions: The name of the file with the questions, or ``"template"``.
+        verified: What was compared with published facts.
+        published: The published number of rows, which `tables` compares; None if there is none.
     """
 
-    rows: Iterable[Row]
-    count: int
-    questions: str
-    verified: tuple[str, ...]
+    rows: Sequence[Row]
+    questions: str = "template"
+    verified: tuple[str, ...] = ()
+    published: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,16 +71,28 @@ class Source:
     """One place to read a data set from.
 
     Attributes:
-        name: The folder, the Hub data set, or the archive, as `status` shows it.
-        read: Read the rows. Raises DataError where they are missing, damaged, or not the published ones.
-        files: The files in a user's folder that the table is made of, to notice later changes; none for other sources.
-        downloads: Names in the downloads folder that this source leaves there.
+        name: The folder, Hub data set, or archive, as ``adaptvis data status`` shows it.
+        read: Function that returns the rows. It raises `DataError` if they are missing, damaged, or not the published
+            ones; then the next source is tried, except after `fetch.NoSourceAvailable`.
+        files: The files of a user's folder that the table is made from, to notice later changes; empty for other
+            sources.
+        downloads: The names in the downloads folder under which this source keeps files. `tables` removes them; a
+            name that several data sets list stays until all of them have their tables.
     """
 
     name: str
     read: Callable[[], Rows]
     files: tuple[Path, ...] = ()
     downloads: tuple[str, ...] = ()
+
+
+class Facts(BaseModel):
+    """Published facts of a data set as the defaults of a model: addresses, checksums, numbers of rows.
+
+    ``ADAPTVIS_SOURCES`` can replace them (see `settings`).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)
@@ -72,10 +102,13 @@ class DataSet(ABC):
     Attributes:
         name: The table's name, as in `load_table`.
         task: The name of the lmms-eval task, under which presets list their settings.
-        vlmevalkit: The name in VLMEvalKit. None may be the beginning of another, nor hold a word that VLMEvalKit treats
-            specially: it looks for both in file names.
+        vlmevalkit: The name in VLMEvalKit. It must neither be the beginning of another data set's name nor contain a
+            word that VLMEvalKit treats specially, because VLMEvalKit searches file names for both.
         scoring: How its answers are judged.
         max_new_tokens: The longest answer in tokens; 100 is the authors' limit.
+        built_in: Whether the package itself makes the rows. Such a data set has one source, which is always available,
+            and its table is made again when the source has another name or the table cannot be read.
+        facts: The model with its published facts; None if it has none.
     """
 
     name: str
@@ -83,14 +116,17 @@ class DataSet(ABC):
     vlmevalkit: str
     scoring: Scoring
     max_new_tokens: int = 100
+    built_in: bool = False
+
+    facts: ClassVar[type[Facts] | None] = None
 
     @abstractmethod
     def sources(self, folder: Path | None) -> Iterable[Source]:
-        """Yield the places to read the data set from, best first.
+        """Yield the places to read the data set from, best first. Nothing is fetched before a source is read.
 
         Args:
             folder: The user's folder, which is then the only source; None for the network.
 
         Raises:
-            DataError: If the folder does not hold the data set.
+            DataError: If the folder does not contain the data set.
         """

@@ -1,6 +1,6 @@
-"""Fetching: resumed, retried, bounded in size, checked.
+"""Downloads that resume, retry, limit the size, and check the content.
 
-gdown fetches files, from Google Drive and elsewhere; huggingface_hub what is on the Hub.
+gdown fetches files from Google Drive and elsewhere; huggingface_hub fetches files from the Hub.
 """
 
 from __future__ import annotations
@@ -30,42 +30,46 @@ _TIMEOUT = 30
 _THREADS = 16
 
 progress: ContextVar[Callable[[str, int, int | None], None] | None] = ContextVar("progress", default=None)
-"""Told of everything that is fetched: what, how much of it, and of how much."""
+"""Called during every download with its name, the bytes (or files) received, and the total if it is known."""
 
-
-_silent: ContextVar[dict[str, str] | None] = ContextVar("silent", default=None)
+_unreachable_hosts: ContextVar[dict[str, str] | None] = ContextVar("unreachable_hosts", default=None)
 _UNREACHABLE = (errno.ECONNREFUSED, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
 class Unavailable(DataError):
-    """A source that cannot be reached now; another may do."""
+    """A source cannot be reached now; another one may be."""
+
+
+class NoSourceAvailable(Unavailable):
+    """The data cannot be had from any source now."""
 
 
 @contextmanager
-def one_wait() -> Iterator[None]:
-    """Within it, a host that could not be reached is not asked again: it took half a minute to find that out."""
-    token = _silent.set({})
+def unreachable_hosts_remembered() -> Iterator[None]:
+    """Ask no unreachable host a second time within this context, because each attempt takes half a minute."""
+    token = _unreachable_hosts.set({})
     try:
         yield
     finally:
-        _silent.reset(token)
+        _unreachable_hosts.reset(token)
 
 
 @contextmanager
-def _asking(url: str) -> Iterator[None]:
-    host, silent = urlsplit(url).netloc, _silent.get()
-    if silent is not None and host in silent:
-        raise Unavailable(f"{url} is not asked for, since {host} could not be reached just now ({silent[host]}).")
+def _request(url: str) -> Iterator[None]:
+    """Refuse a request to a host that was unreachable, and remember a host that is."""
+    host, unreachable = urlsplit(url).netloc, _unreachable_hosts.get()
+    if unreachable is not None and host in unreachable:
+        raise Unavailable(f"{url} is not requested, because {host} could not be reached before ({unreachable[host]}).")
     try:
         yield
     except Exception as error:
-        if silent is not None and (cause := _unreachable(error)):
-            silent[host] = str(cause) or type(cause).__name__
+        if unreachable is not None and (cause := _connection_failure(error)):
+            unreachable[host] = str(cause) or type(cause).__name__
         raise
 
 
-def _unreachable(error: BaseException | None) -> BaseException | None:
-    """The failure to connect from which an HTTP client's error came, if it did: each client wraps it in its own."""
+def _connection_failure(error: BaseException | None) -> BaseException | None:
+    """Find the failure to connect among the causes of an error: each HTTP client wraps it in its own exceptions."""
     while error is not None:
         if isinstance(error, (socket.gaierror, TimeoutError)) or getattr(error, "errno", None) in _UNREACHABLE:
             return error
@@ -74,58 +78,58 @@ def _unreachable(error: BaseException | None) -> BaseException | None:
 
 
 def downloads() -> Path:
-    """Where files lie until a table is made of them."""
+    """Return the folder for files until a table is made from them."""
     folder = cache_dir() / DOWNLOADS
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def verify(path: Path, expected: str, came_from: str, way_out: str) -> None:
-    """Holds a file against its SHA-256.
+def verify(path: Path, expected: str, origin: str, advice: str) -> None:
+    """Compare a file with its SHA-256.
 
     Args:
         path: The file.
-        expected: Its SHA-256.
-        came_from: The source, for the message.
-        way_out: What to do about another file, for the message.
+        expected: The published SHA-256.
+        origin: Where the file comes from, for the message.
+        advice: What to do if it is a different file, for the message.
 
     Raises:
-        DataError: It is another file.
+        DataError: If it is a different file.
     """
     if (actual := sha256(path)) == expected:
         return
     kind = "an HTML page, perhaps a quota or log-in page" if is_html(path) else "a different file"
-    raise DataError(f"{path.name} from {came_from} is {kind}: its SHA-256 is {actual}, not {expected}. {way_out}")
+    raise DataError(f"{path.name} from {origin} is {kind}: its SHA-256 is {actual}, not {expected}. {advice}")
 
 
 def fetch(url: str, path: Path, expected: str | None = None, limit: int = MAX_FILE, *, quiet: bool = False) -> Path:
-    """Downloads a file, or goes on with a download that was broken off.
+    """Download a file, or resume an interrupted download.
 
     Args:
-        url: Its address; Google Drive's are understood.
-        path: Where it goes. It appears there only when it is whole.
-        expected: Its SHA-256.
-        limit: The most bytes to accept.
-        quiet: Do not tell `progress`.
+        url: The file's address. Google Drive's addresses are supported.
+        path: Where the file goes. It appears there only when it is complete.
+        expected: The published SHA-256.
+        limit: The largest accepted size in bytes.
+        quiet: Whether not to report to `progress`.
 
     Raises:
-        Unavailable: It cannot be had now. What came is kept, and the next call goes on from there.
-        DataError: It is larger than the limit, or another file than expected.
+        Unavailable: If the download fails. The partial file is kept; the next call resumes.
+        DataError: If the file is larger than the limit, or not the expected one.
     """
     import gdown
     import requests
 
-    tell = None if quiet else progress.get()
+    report = None if quiet else progress.get()
 
     def bounded(done: int, total: int | None) -> None:
         if max(done, total or 0) > limit:
             raise DataError(f"{url} sends {max(done, total or 0):,} bytes; more than {limit:,} are refused.")
-        if tell:
-            tell(path.name, done, total)
+        if report:
+            report(path.name, done, total)
 
     for attempt in range(0 if path.exists() else _RETRIES):
         try:
-            with _asking(url):
+            with _request(url):
                 gdown.download(
                     url, str(path), quiet=True, use_cookies=False, resume=True, retries=_RETRIES, timeout=_TIMEOUT,
                     progress=bounded,
@@ -146,7 +150,7 @@ def fetch(url: str, path: Path, expected: str | None = None, limit: int = MAX_FI
             raise
     if expected is not None:
         try:
-            verify(path, expected, url, "Fetch it again later, or get it by hand and use --from FOLDER.")
+            verify(path, expected, url, "Try again later, or download it yourself and use --from FOLDER.")
         except DataError:
             path.unlink()
             raise
@@ -154,15 +158,15 @@ def fetch(url: str, path: Path, expected: str | None = None, limit: int = MAX_FI
 
 
 def fetch_images(wanted: Iterable[tuple[str, Path]], check: Callable[[bytes, str], None]) -> None:
-    """Downloads many small images side by side; those that are there already are not asked for again.
+    """Download many small images in parallel, except for those that exist already.
 
     Args:
-        wanted: Addresses and where they go.
-        check: Called with the bytes and the name; raises `DataError` for a damaged image.
+        wanted: Addresses, and where each image goes.
+        check: Called with the bytes and the address; raises `DataError` for a damaged image.
 
     Raises:
-        Unavailable: One cannot be had now; the others are kept.
-        DataError: One is damaged or too large.
+        Unavailable: If a download fails. The complete images are kept.
+        DataError: If an image is damaged or too large.
     """
     missing = [(url, path) for url, path in wanted if not path.exists()]
 
@@ -174,37 +178,42 @@ def fetch_images(wanted: Iterable[tuple[str, Path]], check: Callable[[bytes, str
             path.unlink()
             raise
 
-    tell = progress.get()
+    report = progress.get()
     with ThreadPoolExecutor(_THREADS) as pool:
         running = [pool.submit(one, url, path) for url, path in missing]
         try:
             for done, future in enumerate(as_completed(running), start=1):
                 future.result()
-                if tell:
-                    tell("images", done, len(missing))
+                if report:
+                    report("images", done, len(missing))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def hub_files(repo: str, choose: Callable[[str], bool]) -> list[Path]:
-    """Downloads the files of a Hub data set whose names are chosen, in the order of their names.
+def hub_files(repo: str, choose: Callable[[str], bool], folder: str) -> list[Path]:
+    """Download files of a Hub data set, sorted by name.
 
-    They go to `downloads`, not to the Hub's cache, so that the pictures do not lie on the disk twice.
+    They go to `downloads` and not to the Hub's cache, so that the pictures are not stored twice.
+
+    Args:
+        repo: The data set.
+        choose: Called with the name of each file; returns whether to download it.
+        folder: The name of the folder for them in `downloads`.
 
     Raises:
-        Unavailable: The Hub cannot be reached or does not have them.
+        Unavailable: If the Hub cannot be reached or does not have the files.
     """
     from huggingface_hub import HfApi
 
-    folder = downloads() / hub_folder(repo)
+    place = downloads() / folder
     hub = HfApi(os.environ.get("HF_ENDPOINT"))
     try:
-        with _asking(f"{hub.endpoint}/datasets/{repo}"):
+        with _request(f"{hub.endpoint}/datasets/{repo}"):
             names = sorted(filter(choose, hub.list_repo_files(repo, repo_type="dataset")))
             if not names:
                 raise Unavailable(f"The Hub data set {repo} has no such file.")
-            return [Path(hub.hf_hub_download(repo, name, repo_type="dataset", local_dir=folder)) for name in names]
+            return [Path(hub.hf_hub_download(repo, name, repo_type="dataset", local_dir=place)) for name in names]
     except DataError:
         raise
     except Exception as error:  # the client's network errors have no common base, and differ by its version
@@ -214,12 +223,12 @@ def hub_files(repo: str, choose: Callable[[str], bool]) -> list[Path]:
 
 
 def hub_folder(repo: str) -> str:
-    """The name in `downloads` under which the files of a Hub data set lie."""
+    """Return the name of a folder in `downloads` for the files of a Hub data set."""
     return repo.replace("/", "--")
 
 
-def tidy(names: Iterable[str]) -> None:
-    """Deletes downloads, by names in `downloads`; what is not there is no matter."""
+def remove(names: Iterable[str]) -> None:
+    """Delete files and folders in `downloads`, if they exist."""
     for name in names:
         path = downloads() / name
         if path.is_dir():

@@ -1,11 +1,10 @@
-"""Reading files of a user's folder: whatever lies there, an answer or a clear error comes back, and nothing hangs."""
+"""Reading files of a user's folder: whatever is there, the reader returns or raises a clear error, and never hangs."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 
 from adaptvis_plugin.data.cache import DataError
@@ -14,17 +13,17 @@ _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK:
 
 
 def find(folder: Path, *names: str) -> Path | None:
-    """The first of the names that is in the folder or in its ``data``."""
+    """Return the first of the names that is in the folder or in its subfolder ``data``."""
     places = (place / name for name in names for place in (folder, folder / "data"))
-    # os.path.exists says no also where Path.exists raises, as for a name that is too long
+    # Path.exists raises for some names, for example one that is too long; os.path.exists returns False
     return next((path for path in places if os.path.exists(path)), None)
 
 
 def regular(path: Path) -> Path:
-    """The path, if it is a regular file: opening a pipe would wait for ever.
+    """Return the path if it is a regular file: opening a pipe would wait forever.
 
     Raises:
-        DataError: It is something else, or cannot be looked at.
+        DataError: If it is something else, or cannot be inspected.
     """
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
@@ -36,10 +35,10 @@ def regular(path: Path) -> Path:
 
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
-    """What is in a regular file.
+    """Return the content of a regular file.
 
     Raises:
-        DataError: It is none, has more bytes than the limit, or cannot be read.
+        DataError: If it is not a regular file, has more bytes than the limit, or cannot be read.
     """
     size = regular(path).stat().st_size
     if limit is not None and size > limit:
@@ -51,10 +50,10 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a regular file.
+    """Return the SHA-256 of a regular file.
 
     Raises:
-        DataError: It is none, or cannot be read.
+        DataError: If it is not a regular file, or cannot be read.
     """
     digest = hashlib.sha256()
     try:
@@ -67,10 +66,10 @@ def sha256(path: Path) -> str:
 
 
 def is_html(path: Path) -> bool:
-    """Whether a file begins like a web page, as a server sends it in place of what was asked for.
+    """Return whether a file begins like a web page, which servers send in place of a file.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: If it cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -80,32 +79,27 @@ def is_html(path: Path) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
+    """Return the text of a UTF-8 file, with or without a byte order mark.
 
     Raises:
-        DataError: It is no such file.
+        DataError: If it is not a regular file in UTF-8.
     """
     data = read_bytes(path)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+        raise DataError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
+        ) from error
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a JSON Lines file. Only a line feed ends one: JSON may hold Unicode's other line ends as they are.
+    """Return the lines of a JSON Lines file.
+
+    Only a line feed ends a line, because JSON strings may contain Unicode's other line ends.
 
     Raises:
-        DataError: It is no UTF-8 file.
+        DataError: If it is not a regular file in UTF-8.
     """
     text = read_text(path).rstrip()
     return text.split("\n") if text else []
-
-
-def fingerprint(files: Iterable[Path]) -> str:
-    """What tells that files were changed: their names, sizes, and times, but not their contents."""
-    digest = hashlib.sha256()
-    for path in files:
-        facts = path.stat()
-        digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\0{facts.st_ctime_ns}\n".encode())
-    return digest.hexdigest()[:16]

@@ -1,8 +1,7 @@
-"""The questions: the authors' files where there is one, a template for data that has none.
+"""Questions: read from the authors' files, or written from captions if there is no file.
 
-The authors' texts are irregular (double spaces, stray line breaks, "above, or below", plural "are", a few
-rows with other options), so they are taken as they are and nothing is derived by template where a file
-exists.
+The authors' texts are irregular: double spaces, stray line breaks, "above, or below", plural "are", a few rows with
+other options. So they are used unchanged, and no template replaces them.
 """
 
 from __future__ import annotations
@@ -50,9 +49,8 @@ _PLURAL = re.compile(r"(?:.* )?(?:(?:\S*[^suiSUI\W]s)|\S*people|\S*men|children)
 _PART = re.compile(r" (?:of|with|in|from|for|without) ", re.IGNORECASE)
 _ORDER = ("left", "right", "on", "under", "front", "behind", "top", "bottom", "above", "below")
 
-
 PAPER_IMAGE = "<image>"
-"""How the authors write the image."""
+"""The authors' placeholder for the image."""
 
 _WHOLE_PROMPT = "adaptvis_whole_prompt"
 
@@ -67,28 +65,29 @@ class Question(NamedTuple):
 
 
 def paper_prompt(text: str) -> str:
-    """The paper's prompt around a bare question."""
+    """Return the paper's whole prompt for a bare question."""
     return f"{PAPER_IMAGE}\nUSER: {text}\nASSISTANT:"
 
 
 def with_whole_prompt(part: dict[str, Any], prompt: str) -> dict[str, Any]:
-    """A message's text part that also carries the paper's whole prompt, for this plugin's models; others see the text.
+    """Add the paper's whole prompt to the text part of a message.
 
-    The key is this plugin's own. Many data sets have a column `prompt` of another meaning.
+    Only this plugin's models read it; others see the text. The key is this plugin's own, because many data sets have a
+    column `prompt` with another meaning.
     """
     return {**part, _WHOLE_PROMPT: prompt}
 
 
 def whole_prompt(content: Iterable[Mapping[str, Any]]) -> str | None:
-    """The paper's whole prompt that a message's content carries, or None."""
+    """Return the paper's whole prompt from a message's content; None if it has none."""
     return next((part[_WHOLE_PROMPT] for part in content if _WHOLE_PROMPT in part), None)
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Reads a question file of the authors: one JSON object a row, in the order of the data.
+    """Read a question file of the authors: one JSON object per row, in the order of the data.
 
     Raises:
-        DataError: A line is not what it should be; the message names it.
+        DataError: If a line is not what it should be; the message names it.
     """
     questions = []
     for number, line in enumerate(read_lines(path)):
@@ -118,19 +117,19 @@ def _question(row: dict[str, Any], number: int) -> Question:
 
 
 def write_questions(captions: Sequence[Sequence[str]]) -> list[Question]:
-    """Questions for data that has none, in the wording of the authors' files, from its captions.
+    """Write questions from captions, in the wording of the authors' files, for data that has no questions.
 
     Args:
-        captions: For each row its captions, the true one first: "A mug to the left of a plate" for two
-            objects, "A photo of a mug on the left" for one.
+        captions: For each row its captions, the true one first: "A mug to the left of a plate" for two objects,
+            "A photo of a mug on the left" for one.
 
     Raises:
-        DataError: A caption has neither form.
+        DataError: If a caption has neither form, or a false one means the same as the true one.
     """
     parsed = [[_parse(caption, row) for caption in options] for row, options in enumerate(captions)]
     for row, (true, *false) in enumerate(parsed):
         if true in false:
-            raise DataError(f"Row {row}: its true caption {captions[row][0]!r} says the same as a false one.")
+            raise DataError(f"Row {row}: its true caption {captions[row][0]!r} means the same as a false one.")
     known = {label for row in parsed for _, label in row}
     options = [label for label in _ORDER if label in known]
     listed = " or ".join([part for part in (", ".join(options[:-1]), options[-1]) if part])
@@ -142,14 +141,19 @@ def write_questions(captions: Sequence[Sequence[str]]) -> list[Question]:
 
 
 def agreement(answer: str, captions: Sequence[str], offered: Iterable[str]) -> bool | None:
-    """Whether a label agrees with the captions of its row, the true one first.
+    """Return whether a label agrees with the captions of its row.
 
-    Names of objects may hold such words too ("a left shoe", "the back of a chair"). So only what the true caption names
-    more often than any false one counts, or the other way round, and only relations that the questions offer.
+    Names of objects may contain the same words ("a left shoe", "the back of a chair"). So a relation counts only if the
+    questions offer it, and only for the caption that names it more often: the true one or a false one.
+
+    Args:
+        answer: The label.
+        captions: The captions, the true one first.
+        offered: The options of all the questions.
 
     Returns:
-        True where the true caption names the label's relation, False where it names another one or only a false
-        caption names the label's, None where the captions say neither, as in words that are not known here.
+        True if the true caption names the label's relation; False if it names another one, or if only a false caption
+        names the label's; None if the captions name neither, for example because they use unknown words.
     """
     asked, label = _meant(*offered), _meant(answer)
     true = Counter(named_relations(captions[0]))
@@ -160,12 +164,12 @@ def agreement(answer: str, captions: Sequence[str], offered: Iterable[str]) -> b
 
 
 def _meant(*texts: str) -> set[str]:
-    """Every relation that the texts may name."""
+    """Return every relation that the texts may name."""
     return {relation for text in texts for name in named_relations(text) for relation in name}
 
 
 def object_key(text: str) -> str:
-    """What the four questions of a set have in common: the text without options and irregular spacing."""
+    """Return what the four questions of a set have in common: the text without options and irregular spacing."""
     return " ".join(text.split("Answer with")[0].split()).lower()
 
 
@@ -177,15 +181,15 @@ def _parse(caption: str, row: int) -> tuple[str, str]:
         return f"Where {_verb_and_thing(two)} in relation to {_definite(two['b'])}?", _LABELS[two["phrase"].lower()]
     raise DataError(
         f"Row {row}: the caption {caption!r} has neither the form 'A mug to the left of a plate' nor 'A photo of a "
-        f"mug on the left'. Known: {', '.join(_LABELS)}. Write it so, or give a question file."
+        f"mug on the left'. Known: {', '.join(_LABELS)}. Use one of these forms, or add a question file."
     )
 
 
 def _verb_and_thing(caption: re.Match[str]) -> str:
-    """What a caption is about, for "Where is the mug …?" or "Where are the two cups …?"."""
+    """Return the verb and the object of a caption, for "Where is the mug …?" or "Where are the two cups …?"."""
     thing, photo = re.subn(r"^a photo of ", "", caption["a"], flags=re.IGNORECASE)
     first = thing.split(" ")[0]
-    if not photo and first[1:].islower():  # the capital is the sentence's, other than in "TV"
+    if not photo and first[1:].islower():  # the capital begins the sentence, unlike the one in "TV"
         thing = thing[0].lower() + thing[1:]
     return f"{caption['verb'] or ('are' if _is_plural(thing) else 'is')} {_definite(thing)}"
 

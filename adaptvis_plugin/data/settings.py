@@ -1,81 +1,60 @@
-"""`sources.yaml`, and what ``ADAPTVIS_SOURCES`` changes in it."""
+"""What ``ADAPTVIS_SOURCES`` changes in the published facts of the data sets.
+
+The variable names a YAML file with the keys of the models in `whatsup.facts` and `vsr`, for example::
+
+    drive_url: http://mirror.example/drive/
+    whatsup: {vg_one: {images_sha256: null}}
+    vsr: {url: http://mirror.example/vsr/test.jsonl}
+
+Each value replaces the published one; everything else stays. The Hub's own address is ``HF_ENDPOINT``, as everywhere.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError, create_model
 
 from adaptvis_plugin.data.cache import DataError
+from adaptvis_plugin.data.dataset import Facts
 from adaptvis_plugin.data.files import read_text
+from adaptvis_plugin.data.registry import data_sets
 
-SOURCES = Path(__file__).with_name("sources.yaml")
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+F = TypeVar("F", bound=Facts)
 
 
-class Subset(_Strict):
-    """What one WhatsUp subset is made of. Without a ``…_sha256``, the file's contents are only counted."""
+def load_facts(kind: type[F]) -> F:
+    """Return the facts of a data set with the user's changes.
 
-    subset: str
-    rows: int
-    questions: str
-    questions_sha256: str
-    annotations: str
-    annotations_id: str
-    annotations_sha256: str | None = None
-    images: str
-    images_id: str
-    images_sha256: str | None = None
-
-
-class Vsr(_Strict):
-    """What VSR is made of."""
-
-    rows: int
-    hub: str
-    file: str
-    url: str
-    content_sha256: str
-
-
-class Sources(_Strict):
-    """Everything data are fetched from; the comments are in `sources.yaml`."""
-
-    drive_url: str
-    questions_url: str
-    coco_url: str
-    whatsup_hub: list[str]
-    whatsup: dict[str, Subset]
-    vsr: Vsr
-
-
-def load_sources() -> Sources:
-    """The sources in force now.
+    Args:
+        kind: The data set's model; `Facts` stands for all of them.
 
     Raises:
-        DataError: The file named by ``ADAPTVIS_SOURCES`` is not there or not of the form of `sources.yaml`.
+        DataError: If the file named by ``ADAPTVIS_SOURCES`` is missing, is not YAML, or has unknown keys or wrong
+            values, for whichever data set.
     """
-    facts = yaml.safe_load(SOURCES.read_text(encoding="utf-8"))
+    kinds = dict.fromkeys(data_set.facts for data_set in data_sets().values() if data_set.facts)
+    everything = create_model("Sources", __base__=tuple(kinds))  # inherits the fields of all the models
+    published = everything()
     own = os.environ.get("ADAPTVIS_SOURCES")
     if not own:
-        return Sources.model_validate(facts)
+        return cast(F, published)
     try:
-        return Sources.model_validate(_merge(facts, yaml.safe_load(read_text(Path(own))) or {}))
+        changes = yaml.safe_load(read_text(Path(own))) or {}
+        return cast(F, everything.model_validate(_merge(published.model_dump(), changes)))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
     except (DataError, ValueError, yaml.YAMLError) as error:
         wrong = str(error)
-    raise DataError(f"ADAPTVIS_SOURCES={own} cannot be used: {wrong}. It must be a YAML file with keys of {SOURCES}.")
+    keys = ", ".join(sorted(everything.model_fields))
+    raise DataError(f"ADAPTVIS_SOURCES={own} cannot be used: {wrong}. It must be a YAML file with keys among {keys}.")
 
 
-def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(change, dict):
-        raise ValueError(f"a mapping is needed, not {change!r}")
-    both = {k: _merge(v, change[k]) for k, v in base.items() if isinstance(v, dict) and k in change}
-    return {**base, **change, **both}
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(changes, dict):
+        raise ValueError(f"a mapping is needed, not {changes!r}")
+    both = {k: _merge(v, changes[k]) for k, v in base.items() if isinstance(v, dict) and k in changes}
+    return {**base, **changes, **both}

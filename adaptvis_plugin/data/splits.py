@@ -7,10 +7,10 @@ SEED = 1
 
 
 def authors_split(n: int) -> tuple[list[int], list[int]]:
-    """The split of a data set of n rows used by Chen et al. (ICML 2025).
+    """Return the split that Chen et al. (ICML 2025) use for a data set of n rows.
 
-    Their code seeds Python's generator with 1, samples 20% of the rows for validation (where coefficients are
-    chosen) and reports on the rest. The indices are the same on every machine and Python version since 3.2.
+    Their code seeds Python's generator with 1, samples 20% of the rows for validation (where coefficients are chosen)
+    and reports on the rest. The indices are the same on every machine and with every Python since 3.2.
 
     Args:
         n: The number of rows.
@@ -19,7 +19,7 @@ def authors_split(n: int) -> tuple[list[int], list[int]]:
         The validation and the test indices, each sorted.
 
     Raises:
-        ValueError: n is negative.
+        ValueError: If n is negative.
     """
     if n < 0:
         raise ValueError(f"n={n} is not a number of rows.")

@@ -1,4 +1,4 @@
-"""A small drawing kit over Pillow: colours, and a pen that draws outlined shapes in the units of one box."""
+"""A small drawing kit on top of Pillow: colours, and outlined shapes in the units of a box."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ BRIGHT = (RED, BLUE, GREEN, PURPLE, TEAL, ORANGE)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """``colour`` darker (factor < 1) or lighter (factor > 1)."""
+    """Return the colour, darker (factor < 1) or lighter (factor > 1)."""
     if factor <= 1:
         return tuple(int(c * factor) for c in colour)  # type: ignore[return-value]
     return tuple(int(255 - (255 - c) * (2 - factor)) for c in colour)  # type: ignore[return-value]
 
 
-class Pen:
-    """Draws outlined shapes in the units of one box of the picture."""
+class Drawing:
+    """A box of the picture, 100 units wide and high, in which outlined shapes are drawn."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, left: float, top: float, width: float, height: float, edge: float):
-        """Place the box; ``edge`` is the outline's width in pixels of the (supersampled) picture."""
+        """Place the box. All arguments are in pixels of the supersampled picture; ``edge`` is the outlines' width."""
         self.draw, self.left, self.top = draw, left, top
         self.x_unit, self.y_unit, self.edge = width / 100, height / 100, max(1, round(edge))
 
@@ -46,35 +46,35 @@ class Pen:
 
     def box(self, x0: float, y0: float, x1: float, y1: float, fill: Colour, round_by: float = 0,
             outlined: bool = True) -> None:  # fmt: skip
-        """An upright rectangle, its corners rounded by ``round_by`` units."""
+        """Draw an upright rectangle with its corners rounded by ``round_by`` units."""
         edge = shade(fill, 0.55) if outlined else None
         self.draw.rounded_rectangle(self._corners(x0, y0, x1, y1), round_by * self.x_unit, fill, edge, self.edge)
 
     def oval(self, x0: float, y0: float, x1: float, y1: float, fill: Colour, outlined: bool = True) -> None:
-        """An ellipse in the given corners."""
+        """Draw an ellipse between the given corners."""
         edge = shade(fill, 0.55) if outlined else None
         self.draw.ellipse(self._corners(x0, y0, x1, y1), fill, edge, self.edge)
 
     def wedge(self, x0: float, y0: float, x1: float, y1: float, start: float, end: float, fill: Colour) -> None:
-        """A slice of an ellipse, not outlined; the angles run clockwise from three o'clock."""
+        """Draw a slice of an ellipse without an outline. The angles run clockwise from three o'clock."""
         self.draw.pieslice(self._corners(x0, y0, x1, y1), start, end, fill)
 
     def dome(self, x0: float, y0: float, x1: float, y1: float, fill: Colour) -> None:
-        """The upper half of an ellipse; y1 is the ellipse's bottom, not the dome's."""
+        """Draw the upper half of an ellipse; y1 is the ellipse's bottom, not the dome's."""
         self.draw.chord(self._corners(x0, y0, x1, y1), 180, 360, fill, shade(fill, 0.55), self.edge)
 
     def poly(self, points: Sequence[Point], fill: Colour) -> None:
-        """A closed polygon."""
+        """Draw a closed polygon."""
         corners = [self._at(*point) for point in points]
         self.draw.polygon(corners, fill)
         self.draw.line([*corners, corners[0]], shade(fill, 0.55), self.edge, joint="curve")
 
     def line(self, points: Sequence[Point], fill: Colour, width: float = 4) -> None:
-        """A stroke, ``width`` in units."""
+        """Draw a stroke; ``width`` is in units."""
         pixels = max(1, round(width * self.x_unit))
         self.draw.line([self._at(*point) for point in points], fill, pixels, joint="curve")
 
     def arc(self, x0: float, y0: float, x1: float, y1: float, start: float, end: float, fill: Colour,
             width: float = 4) -> None:  # fmt: skip
-        """A curved stroke, from ``start`` to ``end`` degrees, clockwise from three o'clock."""
+        """Draw a curved stroke from ``start`` to ``end`` degrees, clockwise from three o'clock."""
         self.draw.arc(self._corners(x0, y0, x1, y1), start, end, fill, max(1, round(width * self.x_unit)))

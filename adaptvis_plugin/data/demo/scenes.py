@@ -1,7 +1,7 @@
-"""Rendered scenes: everyday objects left of, right of, on or under a piece of furniture.
+"""Drawn scenes: everyday objects left of, right of, on or under a piece of furniture.
 
-Pictures are drawn at four times their size and reduced, so edges are smooth, and depend on nothing but the
-random generator handed in. They measure 128 x 128 pixels, the size the embedded demo model sees.
+Pictures are drawn at four times their size and reduced, so that edges are smooth. They depend only on the given random
+generator. Their size is 128 x 128 pixels, the input size of the embedded demo model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from random import Random
 
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
-from adaptvis_plugin.data.demo.drawing import GREEN, WHITE, Colour, Pen, shade
+from adaptvis_plugin.data.demo.drawing import GREEN, WHITE, Colour, Drawing, shade
 from adaptvis_plugin.data.demo.furniture import REFERENCES, Piece
 from adaptvis_plugin.data.demo.objects import OBJECTS
 
@@ -37,7 +37,7 @@ _RUGS: tuple[Colour, ...] = ((176, 120, 112), (120, 140, 166), (190, 172, 130), 
 
 @dataclass(frozen=True)
 class Placement:
-    """One object and its relation to the scene's piece of furniture."""
+    """An object and its relation to the scene's piece of furniture."""
 
     name: str
     relation: str
@@ -46,7 +46,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Room:
-    """What the scenes of one set have in common: the room, its light and the piece of furniture in it."""
+    """What the scenes of one set have in common: a room, its light, and the piece of furniture in it."""
 
     reference: str
     reference_colour: Colour
@@ -61,14 +61,14 @@ class Room:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, and the box of each object and of the piece of furniture in it, by name."""
+    """A picture, and the boxes of its objects and its piece of furniture by name."""
 
     image: Image.Image
     boxes: dict[str, Box]
 
 
 def draw_room(rng: Random, reference: str) -> Room:
-    """Choose a room at random for the given piece of furniture."""
+    """Choose a room at random for a piece of furniture."""
     bright = rng.randint(236, 255)
     dim = rng.randint(186, 232)
     sides: list[Colour] = [(bright, bright, bright - rng.randint(0, 14)), (dim, dim, min(255, dim + 6))]
@@ -87,12 +87,12 @@ def draw_room(rng: Random, reference: str) -> Room:
 
 
 def place(rng: Random, name: str, relation: str) -> Placement:
-    """Put an object, in one of its colours, into a relation."""
+    """Choose a colour for an object at random, and place it in a relation."""
     return Placement(name, relation, rng.choice(OBJECTS[name].colours))
 
 
 def draw_scene(rng: Random, room: Room, placements: Sequence[Placement]) -> Scene:
-    """Draw the room with its furniture and objects, at most one object per relation."""
+    """Draw a room with its furniture and objects, at most one object per relation."""
     canvas = Image.new("RGB", (SIZE * _SUPERSAMPLING, SIZE * _SUPERSAMPLING), room.wall)
     draw = ImageDraw.Draw(canvas, "RGBA")
     _draw_background(rng, draw, room)
@@ -107,27 +107,27 @@ def draw_scene(rng: Random, room: Room, placements: Sequence[Placement]) -> Scen
     floor_y = rng.uniform(105, 118)
     boxes = {room.reference: (x, floor_y - height, x + width, floor_y)}
     _shadow(draw, x, floor_y, width)
-    piece.draw(_pen(draw, x, floor_y - height, width, height), room.reference_colour)
-    # Things further down the picture are nearer and are drawn last.
+    piece.draw(_drawing(draw, x, floor_y - height, width, height), room.reference_colour)
+    # Objects further down in the picture are nearer, so they are drawn last.
     spots = [(_spot(rng, piece, p, x, floor_y, unit), p) for p in placements]
     for (left, bottom, size), placement in sorted(spots, key=lambda spot: spot[0][1]):
         thing = OBJECTS[placement.name]
         _shadow(draw, left, bottom, thing.width * size)
         width, height = thing.width * size, thing.height * size
-        thing.draw(_pen(draw, left, bottom - height, width, height), placement.colour)
+        thing.draw(_drawing(draw, left, bottom - height, width, height), placement.colour)
         boxes[placement.name] = (left, bottom - height, left + width, bottom)
     return Scene(_light(canvas.resize((SIZE, SIZE), Image.Resampling.BOX), room.light), boxes)
 
 
-def _pen(draw: ImageDraw.ImageDraw, left: float, top: float, width: float, height: float) -> Pen:
+def _drawing(draw: ImageDraw.ImageDraw, left: float, top: float, width: float, height: float) -> Drawing:
     scale = _SUPERSAMPLING
-    return Pen(draw, left * scale, top * scale, width * scale, height * scale, edge=0.7 * scale)
+    return Drawing(draw, left * scale, top * scale, width * scale, height * scale, edge=0.7 * scale)
 
 
 def _spot(
     rng: Random, piece: Piece, placement: Placement, x: float, floor_y: float, unit: float
 ) -> tuple[float, float, float]:
-    """Where an object stands: its left edge, its bottom, and the length of its unit."""
+    """Choose where an object stands: its left edge, its bottom, and the length of its unit."""
     thing = OBJECTS[placement.name]
     size = unit * rng.uniform(0.94, 1.0)
     if placement.relation in ("left", "right"):
@@ -155,29 +155,29 @@ def _shadow(draw: ImageDraw.ImageDraw, left: float, bottom: float, width: float)
 
 def _draw_background(rng: Random, draw: ImageDraw.ImageDraw, room: Room) -> None:
     horizon = room.horizon
-    pen = _pen(draw, 0, 0, 100, 100)
+    drawing = _drawing(draw, 0, 0, 100, 100)
     draw.rectangle([0, horizon * _SUPERSAMPLING, SIZE * _SUPERSAMPLING, SIZE * _SUPERSAMPLING], room.floor)
     if room.boards:
         for start in range(-96, 2 * SIZE, 24):
             far = SIZE / 2 + (start - SIZE / 2) * 0.6
-            pen.line([(far, horizon), (start, SIZE)], shade(room.floor, 0.86), 0.6)
-    pen.box(-2, horizon - 3, SIZE + 2, horizon, shade(room.wall, 1.5))
+            drawing.line([(far, horizon), (start, SIZE)], shade(room.floor, 0.86), 0.6)
+    drawing.box(-2, horizon - 3, SIZE + 2, horizon, shade(room.wall, 1.5))
     if room.rug is not None:
-        pen.oval(10, 98, 118, 126, room.rug)
-        pen.oval(18, 101, 110, 123, shade(room.rug, 1.2))
+        drawing.oval(10, 98, 118, 126, room.rug)
+        drawing.oval(18, 101, 110, 123, shade(room.rug, 1.2))
     x, y = rng.uniform(6, 84), rng.uniform(4, 10)
     if room.decoration == "window":
-        pen.box(x, y, x + 36, y + 28, WHITE)
-        pen.box(x + 3, y + 3, x + 17, y + 25, (172, 212, 238))
-        pen.box(x + 19, y + 3, x + 33, y + 25, (172, 212, 238))
+        drawing.box(x, y, x + 36, y + 28, WHITE)
+        drawing.box(x + 3, y + 3, x + 17, y + 25, (172, 212, 238))
+        drawing.box(x + 19, y + 3, x + 33, y + 25, (172, 212, 238))
     elif room.decoration == "picture":
-        pen.box(x, y, x + 26, y + 20, (110, 80, 52))
-        pen.box(x + 2.5, y + 2.5, x + 23.5, y + 17.5, (206, 224, 232))
+        drawing.box(x, y, x + 26, y + 20, (110, 80, 52))
+        drawing.box(x + 2.5, y + 2.5, x + 23.5, y + 17.5, (206, 224, 232))
         hills = [(3, 17), (10, 8), (15, 13), (19, 10), (23, 17)]
-        pen.poly([(x + right, y + down) for right, down in hills], GREEN)
+        drawing.poly([(x + right, y + down) for right, down in hills], GREEN)
 
 
 def _light(image: Image.Image, light: tuple[Colour, Colour]) -> Image.Image:
-    """Let the light fall in from one side."""
+    """Make the picture brighter on one side than on the other."""
     across = Image.linear_gradient("L").rotate(90).resize((SIZE, SIZE))
     return ImageChops.multiply(image, ImageOps.colorize(across, *light))

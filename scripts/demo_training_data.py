@@ -1,4 +1,4 @@
-"""What the demo model is taught: drawn scenes, questions about them, and their batches."""
+"""The training data of the demo model: drawn scenes, questions about them, and batches of both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adaptvis_plugin.data.demo.rows import caption, question, training_pairs
 from adaptvis_plugin.data.demo.scenes import RELATIONS, SIZE, Placement, Scene, draw_room, draw_scene, place
 from adaptvis_plugin.data.questions import paper_prompt
 
-# As in real training data, two relations are familiar and two are not.
+# As in real training data, two relations are common and two are rare.
 FREQUENCY = {"left": 0.44, "right": 0.44, "on": 0.06, "under": 0.06}
 PATCH = 16
 GRID = SIZE // PATCH
@@ -29,12 +29,12 @@ _FURNITURE = [1 + THINGS.index(name) for name in REFERENCES]
 
 
 def chat_prompt(text: str) -> str:
-    """What the chat template makes of one picture and one question."""
+    """Return what the chat template makes of one picture and one question."""
     return f"USER: <image>\n{text} ASSISTANT:"
 
 
 def naming_question(relation: str, reference: str) -> str:
-    """Ask for the object in a place."""
+    """Ask for the name of the object in a place."""
     where = {"left": "to the left of", "right": "to the right of"}.get(relation, relation)
     return f"What is {where} the {reference}? Answer with the name."
 
@@ -49,7 +49,7 @@ def judging_question(statement: str) -> str:
 
 @dataclass
 class Example:
-    """A drawn training scene, with the thing each patch of the picture shows."""
+    """A drawn training scene, with the thing that each patch of the picture shows."""
 
     pixels: Pixels
     patches: Pixels
@@ -75,7 +75,7 @@ def training_example(rng: Random) -> Example:
 
 
 def patch_labels(scene: Scene, mirrored: bool) -> Pixels:
-    """The thing that covers most of each patch: 0 for the background, else 1 + its place in ``THINGS``."""
+    """Return the thing that covers most of each patch: 0 for the background, else 1 + its place in ``THINGS``."""
     labels = np.zeros((GRID, GRID), np.uint8)
     edges = np.arange(0, SIZE, PATCH)
     best = np.full(labels.shape, 0.3)
@@ -93,7 +93,7 @@ def patch_labels(scene: Scene, mirrored: bool) -> Pixels:
 
 
 def questions(rng: Random, example: Example, count: int) -> Iterator[tuple[str, str]]:
-    """Questions about a scene, with their answers: mostly where, now and then what, or whether a caption is true."""
+    """Yield questions about a scene with their answers: most ask where, some ask what or whether a caption is true."""
     for _ in range(count):
         asked = rng.choice(example.placements)
         kind = rng.random()
@@ -108,17 +108,17 @@ def questions(rng: Random, example: Example, count: int) -> Iterator[tuple[str, 
 
 
 def as_pixel_values(examples: Sequence[Example]) -> torch.Tensor:
-    """What the image processor makes of the scenes."""
+    """Return what the image processor makes of the scenes."""
     return torch.from_numpy(np.stack([e.pixels for e in examples])).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def as_text(
     rng: Random, processor: LlavaProcessor, examples: Sequence[Example], per_scene: int
 ) -> dict[str, torch.Tensor]:
-    """Several questions per scene in one row, behind one copy of the picture.
+    """Put several questions about a scene into one row, behind one copy of the picture.
 
-    Each question sees the picture and itself, at the positions it would have alone, so training this way
-    computes exactly what one row for each question would, in half the time.
+    Each question attends to the picture and to itself, at the positions that it would have alone. So the loss is
+    exactly that of one row for each question, in half the time.
     """
     tokenizer: Any = processor.tokenizer
     pictures = "<image>" * IMAGE_TOKENS

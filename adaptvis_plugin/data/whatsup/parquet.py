@@ -8,37 +8,37 @@ from pathlib import Path
 from typing import Any
 
 from adaptvis_plugin.data import files
-from adaptvis_plugin.data.annotations import Picture, check_captions
 from adaptvis_plugin.data.cache import DataError
+from adaptvis_plugin.data.dataset import Picture
+from adaptvis_plugin.data.whatsup.annotations import Entry, check_captions
 
 IMAGE, CAPTIONS = "image_options", "caption_options"
 
 
-def read_parquet(paths: Iterable[Path]) -> list[Picture]:
-    """The rows of the files; a picture is read again when its turn comes.
+def read_parquet(paths: Iterable[Path]) -> list[Entry]:
+    """Read the captions of the files; a picture is read when its row is written.
 
     Raises:
-        DataError: A file is no parquet, lacks a column, or has other things in it.
+        DataError: If a file is not a parquet file, lacks a column, or has other types in it.
     """
-    pictures: list[Picture] = []
+    entries: list[Entry] = []
     for path in paths:
         # the rows are read in order, so the pictures of one row group at a time are enough
         images = lru_cache(maxsize=1)(partial(_column, path, IMAGE))
         for group in range(_open(path).num_row_groups):
             for number, captions in enumerate(_column(path, CAPTIONS, group).to_pylist()):
-                name = f"{path}, row {len(pictures)}"
+                name = f"{path}, row {len(entries)}"
                 try:
                     checked = check_captions(captions)
                 except ValueError as error:
                     raise DataError(f"{name}: {error}. Get the file again.") from error
-                pictures.append(
-                    Picture(checked, f"{path.name} row {len(pictures)}", partial(_image, images, group, number, name))
-                )
-    return pictures
+                read = partial(_image, images, group, number, name)
+                entries.append(Entry(checked, Picture(f"{path.name} row {len(entries)}", read)))
+    return entries
 
 
 def _open(path: Path) -> Any:
-    """The file, its columns found good."""
+    """Open a file and check its columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -46,7 +46,7 @@ def _open(path: Path) -> Any:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is no parquet file: {error}. Get it again.") from error
+        raise DataError(f"{path} is not a parquet file: {error}. Get it again.") from error
     schema = file.schema_arrow
     missing = {IMAGE, CAPTIONS} - set(schema.names)
     if missing:
@@ -60,7 +60,7 @@ def _open(path: Path) -> Any:
     if not (pa.types.is_struct(item) and item.get_field_index("bytes") >= 0):
         raise DataError(
             f"{path} is not the WhatsUp parquet: its {IMAGE} is {kind}, which is neither an image "
-            "(a struct with its bytes) nor a list of one."
+            "(a struct with its bytes) nor a list of images."
         )
     return file
 
