@@ -26,8 +26,9 @@ def vlmeval(
 ) -> None:
     """Run VLMEvalKit's own runner with this plugin's models and data sets beside its own.
 
-    All other options are the runner's (`adaptvis vlmeval -- --help` lists them), for example: adaptvis vlmeval --data
-    WhatsUp_Demo --model demo_adaptvis demo_baseline --work-dir out
+    All other options are the runner's; `adaptvis vlmeval -- --help` lists them. For example:
+
+    adaptvis vlmeval --data WhatsUp_Demo --model demo_adaptvis demo_baseline --work-dir out
 
     The exit status is 0 only if every model was scored on every data set.
     """
