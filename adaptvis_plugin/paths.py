@@ -1,4 +1,4 @@
-"""Where the files beside the code are: in the repository at its top, in an installed wheel inside the package."""
+"""The files beside the code: at the top of the repository, or inside the package of an installed wheel."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ def _folder(name: str) -> Path:
     return installed if installed.is_dir() else PACKAGE.parent / name
 
 
-TASKS = _folder("tasks")
-"""lmms-eval task definitions (YAML)."""
+TASK_FOLDER = _folder("tasks")
+"""The lmms-eval tasks (YAML)."""
 
-CONFIGS = _folder("configs")
-"""Presets (YAML)."""
+PRESET_FOLDER = _folder("configs")
+"""The presets (YAML)."""
 
 DEMO_MODEL = PACKAGE / "models" / "demo"
 """The embedded demo model, as a checkpoint folder."""

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+
+from adaptvis_plugin.cli.errors import reported
+from adaptvis_plugin.lmms_eval.results import RunError, newest, run_lmms_eval
 
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
@@ -81,9 +85,26 @@ def test_the_models_are_listed() -> None:
 
 
 def test_adaptvis_demo_prints_the_comparison(tmp_path: Path) -> None:
-    done = run("adaptvis", "demo", "--limit", "8", "--output-path", tmp_path, COLUMNS="200")
+    folder = tmp_path / "a folder [bold]"  # brackets are markup to the library that prints
+    done = run("adaptvis", "demo", "--limit", "8", "--output-path", folder, COLUMNS="200")
     for method in ("baseline", "scalingvis", "adaptvis"):
         assert method in done.stdout
-        assert results(tmp_path / f"llava_{method}")
-    assert (tmp_path / "answers.png").stat().st_size > 20_000
+        assert results(folder / f"llava_{method}")
+        assert f"--output_path '{folder}/llava_{method}' --limit 8\n" in done.stdout
+    assert (folder / "answers.png").stat().st_size > 20_000
+    assert f"answers: {folder}/answers.png\n" in done.stdout
     assert "accuracy" in done.stdout and "rows sharpened" in done.stdout
+
+
+def test_a_run_that_fails_is_an_error_with_the_end_of_its_log(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"(?s)lmms-eval failed \(exit status 1\).*nothing") as caught:
+        run_lmms_eval(["--model", "nothing", "--tasks", "whatsup_demo"], tmp_path / "log")
+    assert str(tmp_path / "log") in str(caught.value)
+    with pytest.raises(RunError, match=r"lmms-eval left no \*_results.json in"):
+        newest(tmp_path, "*_results.json")
+
+
+def test_an_error_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), reported(ValueError):
+        raise ValueError("there is no [bold] folder [/bold]")
+    assert capsys.readouterr().err == "error: there is no [bold] folder [/bold]\n"

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.paths import DEMO_MODEL
+from tests.wrong_input import load
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -66,7 +66,7 @@ def test_a_saved_model_has_the_same_layout_and_loads_equal(script: Any, tmp_path
     assert stored(tmp_path) == stored(DEMO_MODEL)
     assert json.loads((tmp_path / "config.json").read_text()) == json.loads((DEMO_MODEL / "config.json").read_text())
 
-    loaded, _ = load_model(str(tmp_path))
+    loaded, _ = load(str(tmp_path))
     expected, found = built.float().state_dict(), loaded.state_dict()
     assert list(found) == list(expected)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -75,6 +75,6 @@ def test_a_saved_model_has_the_same_layout_and_loads_equal(script: Any, tmp_path
 
 def test_saving_a_loaded_model_keeps_the_layout(script: Any, tmp_path: Path) -> None:
     """transformers restores the names that it found; they must not get a second `vision_model` level."""
-    model, processor = load_model("demo")
+    model, processor = load("demo")
     script.save(model, processor, tmp_path)
     assert stored(tmp_path) == stored(DEMO_MODEL)

@@ -131,11 +131,10 @@ def test_several_tasks_keep_their_own_settings(tmp_path: Any) -> None:
         "description: two tasks\nsettings:\n  whatsup_demo: {scalingvis: {alpha: 0.5}}\n"
         "  whatsup_demo_again: {scalingvis: {alpha: 2.0}}\n"
     )
-    (tmp_path / "again.yaml").write_text("include: whatsup_demo.yaml\ntask: whatsup_demo_again\n")
-    from adaptvis_plugin.paths import TASKS
+    from adaptvis_plugin.paths import TASK_FOLDER
 
-    for file in (TASKS / "whatsup_demo").iterdir():
-        (tmp_path / file.name).symlink_to(file)
+    demo = TASK_FOLDER / "whatsup_demo" / "whatsup_demo.yaml"
+    (tmp_path / "again.yaml").write_text(f"include: {demo}\ntask: whatsup_demo_again\n")
     results = simple_evaluate(
         model="llava_scalingvis",
         model_args=f"pretrained=demo,preset={preset}",

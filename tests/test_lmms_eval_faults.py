@@ -20,7 +20,7 @@ from adaptvis_plugin.lmms_eval import models, summary
 from adaptvis_plugin.lmms_eval.models import FEWSHOT_DELIMITER, SteeredModel, generation_options
 from adaptvis_plugin.lmms_eval.plugin import warn_of_folder
 from adaptvis_plugin.models.runner import Answer
-from adaptvis_plugin.paths import DEMO_MODEL, TASKS
+from adaptvis_plugin.paths import DEMO_MODEL, TASK_FOLDER
 from tests.test_lmms_eval import evaluate, messages_with_image, requests_for, rows
 from tests.test_lmms_eval import model as model  # the fixture
 
@@ -186,7 +186,7 @@ def test_a_folder_of_a_tasks_name_is_warned_of(
         assert f"There is a folder {tmp_path / 'vsr'}, so lmms-eval reads --tasks vsr as" in caplog.text
         caplog.clear()
     monkeypatch.setattr(sys, "argv", ["lmms-eval", "--tasks", "vsr"])
-    TaskManager(include_path=str(TASKS), include_defaults=False)
+    TaskManager(include_path=str(TASK_FOLDER), include_defaults=False)
     assert len(caplog.records) == 1
     caplog.clear()
     (tmp_path / "vsr" / "mine.yaml").write_text("task: mine\n")

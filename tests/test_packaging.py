@@ -13,11 +13,11 @@ CHECK = """
 from importlib.metadata import entry_points
 from pathlib import Path
 import adaptvis_plugin, sys
-from adaptvis_plugin.paths import CONFIGS, DEMO_MODEL, TASKS
+from adaptvis_plugin.paths import PRESET_FOLDER, DEMO_MODEL, TASK_FOLDER
 installed = Path(sys.argv[1])
 assert Path(adaptvis_plugin.__file__).is_relative_to(installed), adaptvis_plugin.__file__
-assert TASKS.is_relative_to(installed) and list(TASKS.glob("*/*.yaml")), TASKS
-assert CONFIGS.is_relative_to(installed) and list(CONFIGS.glob("*.yaml")), CONFIGS
+assert TASK_FOLDER.is_relative_to(installed) and list(TASK_FOLDER.glob("*/*.yaml")), TASK_FOLDER
+assert PRESET_FOLDER.is_relative_to(installed) and list(PRESET_FOLDER.glob("*.yaml")), PRESET_FOLDER
 assert (DEMO_MODEL / "model.safetensors").is_file()
 assert "adaptvis" in {e.name for e in entry_points(group="lmms_eval.models")}
 assert "torch" not in sys.modules
@@ -60,6 +60,6 @@ def test_an_installed_wheel_works_outside_the_repository(options: tuple[str, ...
 
 
 def test_the_editable_install_finds_the_folders_at_the_top() -> None:
-    from adaptvis_plugin.paths import CONFIGS, TASKS
+    from adaptvis_plugin.paths import PRESET_FOLDER, TASK_FOLDER
 
-    assert ROOT / "tasks" == TASKS and ROOT / "configs" == CONFIGS
+    assert ROOT / "tasks" == TASK_FOLDER and ROOT / "configs" == PRESET_FOLDER

@@ -15,12 +15,11 @@ import lmms_eval.models  # noqa: F401  # this is what loads plugins
 import pytest
 from PIL import Image
 
-from adaptvis_plugin.cli.demo import task_descriptions
+from adaptvis_plugin.cli.tasks import task_descriptions
 from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.validation import parse_value
-from adaptvis_plugin.vlmevalkit.names import model_names as vlmevalkit_names
-from adaptvis_plugin.vlmevalkit.names import own_data_sets
+from adaptvis_plugin.vlmevalkit.names import own_data_sets, registered_models
 from tests.data_helpers import official, serve, sources
 from tests.test_lmms_eval import evaluate, manager
 
@@ -214,7 +213,10 @@ def test_lmms_eval_commands_name_models_tasks_and_arguments_that_exist() -> None
 def test_vlmevalkit_names_exist() -> None:
     for line in (line for line in LINES if line.startswith("adaptvis vlmeval")):
         words = shlex.split(line, comments=True)[2:]
-        assert {word for word in words if not re.match(r"-|out/|\w+=", word)} <= {*own_data_sets(), *vlmevalkit_names()}
+        assert {word for word in words if not re.match(r"-|out/|\w+=", word)} <= {
+            *own_data_sets(),
+            *registered_models(),
+        }
     for name in re.findall(r"`(WhatsUp_\w+|VSR_QA)`", README):
         assert name in own_data_sets()
 

@@ -18,14 +18,15 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
 from adaptvis_plugin.data import DataError, load_table, prepare
-from adaptvis_plugin.data.registry import groups
+from adaptvis_plugin.data.registry import data_sets
 from adaptvis_plugin.lmms_eval import tasks
-from adaptvis_plugin.paths import DEMO_MODEL, TASKS
+from adaptvis_plugin.models.runner import Runner
+from adaptvis_plugin.paths import DEMO_MODEL, TASK_FOLDER
 from adaptvis_plugin.scoring import whatsup
 from tests.data_helpers import ROWS, official, serve, sources
 
-WHATSUP = groups()["whatsup"]
-NAMES = [*(f"whatsup_{name}" for name in WHATSUP), "whatsup_demo", "vsr"]
+OWN = {data_set.task: data_set for data_set in data_sets().values()}
+PUBLISHED = [data_sets()[name] for name in ROWS]
 SPLITS = ("", "_val", "_test")
 
 
@@ -63,11 +64,11 @@ class Answering(lmms):
         raise NotImplementedError
 
 
-def evaluate(model: lmms, *names: str, **options: Any) -> dict[str, Any]:
+def evaluate(model: lmms | str, *names: str, **options: Any) -> dict[str, Any]:
     results = simple_evaluate(
         model=model,
         tasks=list(names),
-        task_manager=TaskManager(include_path=str(TASKS), include_defaults=False),
+        task_manager=TaskManager(include_path=str(TASK_FOLDER), include_defaults=False),
         cli_args=argparse.Namespace(process_with_media=False, reasoning_tags=None),
         **options,
     )
@@ -80,21 +81,24 @@ def perfect(row: dict[str, Any]) -> str:
 
 
 def test_every_task_is_there() -> None:
-    manager = TaskManager(include_path=str(TASKS), include_defaults=False)
-    assert set(manager.all_subtasks) == {name + split for name in NAMES for split in SPLITS}
+    manager = TaskManager(include_path=str(TASK_FOLDER), include_defaults=False)
+    assert set(manager.all_subtasks) == {name + split for name in OWN for split in SPLITS}
     assert set(manager.all_groups) == {"whatsup" + split for split in SPLITS}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_each_task_says_its_table_and_its_metrics(name: str) -> None:
-    manager = TaskManager(include_path=str(TASKS), include_defaults=False)
+@pytest.mark.parametrize("name", OWN)
+def test_each_task_is_as_its_data_set_says(name: str) -> None:
+    manager = TaskManager(include_path=str(TASK_FOLDER), include_defaults=False)
     for split in SPLITS:
         config = manager._get_config(name + split)
         metadata = config["metadata"]
-        assert (metadata["version"], metadata["table"]) == (1.0, name.removeprefix("whatsup_"))
+        assert (metadata["version"], metadata["table"]) == (1.0, OWN[name].name)
+        assert json.loads(Path(config["dataset_kwargs"]["data_files"]["test"]).read_text()) == {"table": OWN[name].name}
         metrics = [metric["metric"] for metric in config["metric_list"]]
         assert not [(a, b) for a, b in combinations(metrics, 2) if a in b or b in a], "groups match by substring"
         assert config["generation_kwargs"]["do_sample"] is False
+        assert config["generation_kwargs"]["max_new_tokens"] == OWN[name].max_new_tokens
+        assert config["process_results"] is getattr(tasks, f"{OWN[name].scoring}_results")
     assert ("pair_acc" in metrics) == (name in ("whatsup_controlled_a", "whatsup_controlled_b", "whatsup_demo"))
 
 
@@ -122,15 +126,29 @@ def test_what_a_model_is_asked(simple: bool) -> None:
     assert (image.mode, image.size) == ("RGB", (24, 18))
 
 
+def test_a_model_may_give_the_longest_answer_of_each_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`test_vlmevalkit_input` holds VLMEvalKit to the same limits."""
+    limits = []
+    answer = Runner.answer
+
+    def recorded(*arguments: Any, **options: Any) -> Any:
+        limits.append(options["max_new_tokens"])
+        return answer(*arguments, **options)
+
+    monkeypatch.setattr(Runner, "answer", recorded)
+    evaluate("llava_baseline", *OWN, model_args="pretrained=demo", limit=1)
+    assert sorted(limits) == sorted(own.max_new_tokens for own in OWN.values())
+    assert set(limits) == {100}, "the authors' limit"
+
+
 def test_a_perfect_model_gets_everything() -> None:
     results = evaluate(Answering(perfect), "whatsup", "vsr")
-    for name in NAMES:
-        if name != "whatsup_demo":
-            scores = results["results"][name]
-            assert results["n-samples"][name]["effective"] == ROWS[name.removeprefix("whatsup_")]
-            values = {k: v for k, v in scores.items() if k.endswith(",none") and "stderr" not in k and v is not None}
-            assert values.pop("neither,none", 0.0) == 0.0
-            assert set(values.values()) == {1.0}, name
+    for own in PUBLISHED:
+        scores = results["results"][own.task]
+        assert results["n-samples"][own.task]["effective"] == ROWS[own.name]
+        values = {k: v for k, v in scores.items() if k.endswith(",none") and "stderr" not in k and v is not None}
+        assert values.pop("neither,none", 0.0) == 0.0
+        assert set(values.values()) == {1.0}, own.task
     group = results["groups"]["whatsup"]
     assert {group[f"{m}_acc,none"] for m in ("individual", "strict", "pair", "set")} == {1.0}
 
@@ -202,7 +220,7 @@ def test_data_that_fail_end_the_run_at_once_in_their_own_words(tmp_path: Path, m
 
     monkeypatch.setattr(tasks, "load_table", load)
     for file in ("_default_template_yaml", "whatsup_coco_two.yaml"):
-        shutil.copy(TASKS / "whatsup" / file, tmp_path)
+        shutil.copy(TASK_FOLDER / "whatsup" / file, tmp_path)
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "coco_two.json").write_text('{"table": "nowhere"}')
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
@@ -265,8 +283,7 @@ def test_the_real_command_fetches_verifies_and_scores(tmp_path: Path) -> None:
     files = list((tmp_path / "out").glob("*/*_results.json"))
     assert len(files) == 1, done.stdout[-3000:] + done.stderr[-3000:]
     written = json.loads(files[0].read_text())
-    for name in NAMES:
-        if name != "whatsup_demo":
-            assert written["n-samples"][name]["effective"] == ROWS[name.removeprefix("whatsup_")]
+    for own in PUBLISHED:
+        assert written["n-samples"][own.task]["effective"] == ROWS[own.name]
     assert 0 <= written["results"]["whatsup"]["individual_acc,none"] <= 1
-    assert {path.parent.name for path in (tmp_path / "cache").glob("*/table.arrow")} == {*WHATSUP, "vsr"}
+    assert {path.parent.name for path in (tmp_path / "cache").glob("*/table.arrow")} == {own.name for own in PUBLISHED}

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 BIN = Path(sys.executable).parent
-LIMIT = 16
+ROWS = 16
 DATA = "WhatsUp_Demo"
 
 
@@ -51,16 +51,9 @@ def lmms_eval(
 ) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
     """The same model and data under lmms-eval, running beside the fixture `scored`, and its folder."""
     folder = tmp_path_factory.mktemp("lmms_eval")
-    command: list[str | Path] = [
-        BIN / "lmms-eval",
-        "--model",
-        "llava_adaptvis",
-        "--tasks",
-        "whatsup_demo",
-        "--limit",
-        str(LIMIT),
-    ]
-    command += ["--model_args", "pretrained=demo", "--batch_size", "1", "--log_samples", "--output_path", folder]
+    command: list[str | Path] = [BIN / "lmms-eval", "--model", "llava_adaptvis", "--tasks", "whatsup_demo"]
+    command += ["--limit", str(ROWS), "--batch_size", "1", "--log_samples", "--output_path", folder]
+    command += ["--model_args", "pretrained=demo"]
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process,
@@ -75,7 +68,7 @@ def scored(
     """The three methods in one run: the folder, and what was printed."""
     folder = tmp_path_factory.mktemp("scored")
     models = ("demo_baseline", "demo_scalingvis", "demo_adaptvis")
-    done = vlmeval(environment, folder, "--data", DATA, "--model", *models, "--limit", str(LIMIT))
+    done = vlmeval(environment, folder, "--data", DATA, "--model", *models, "--limit", str(ROWS))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder, done.stdout + done.stderr
 
@@ -93,7 +86,7 @@ def test_every_method_is_scored_without_a_judge(scored: tuple[Path, str]) -> Non
             found
         )
         assert all(0 <= value <= 100 for value in found.values())
-        assert len(pd.read_excel(folder / model / f"{model}_{DATA}.xlsx")) == LIMIT
+        assert len(pd.read_excel(folder / model / f"{model}_{DATA}.xlsx")) == ROWS
 
 
 def test_importing_the_plugin_has_no_effect_and_the_summary_needs_none(
@@ -101,7 +94,7 @@ def test_importing_the_plugin_has_no_effect_and_the_summary_needs_none(
 ) -> None:
     code = """
 import json, ssl, sys, torch
-import adaptvis_plugin.cli, adaptvis_plugin.vlmevalkit.launch, adaptvis_plugin.vlmevalkit.registration
+import adaptvis_plugin.cli, adaptvis_plugin.vlmevalkit.framework, adaptvis_plugin.vlmevalkit.registration
 imported = [name for name in sys.modules if name.split(".")[0] == "vlmeval"]
 effects = [not torch.is_grad_enabled(), ssl._create_default_https_context is ssl._create_unverified_context]
 print(json.dumps([imported, effects]))
@@ -124,7 +117,7 @@ def test_confidence_and_alpha_of_every_row_are_kept(scored: tuple[Path, str]) ->
     plain = [row["confidence"] for row in trace(folder, "demo_baseline")]
     for model, allowed in alphas.items():
         rows = trace(folder, model)
-        assert [row["index"] for row in rows] == list(range(LIMIT))
+        assert [row["index"] for row in rows] == list(range(ROWS))
         assert {row["alpha"] for row in rows} <= allowed
         assert [row["confidence"] for row in rows] == pytest.approx(plain, abs=1e-5)
     for row in trace(folder, "demo_adaptvis"):
@@ -161,7 +154,7 @@ def test_lmms_eval_gives_the_same_answers_and_scores(
 def test_a_killed_run_goes_on_where_it_stopped(
     scored: tuple[Path, str], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    arguments = ["--data", DATA, "--model", "demo_adaptvis", "--limit", str(LIMIT)]
+    arguments = ["--data", DATA, "--model", "demo_adaptvis", "--limit", str(ROWS)]
     rows = tmp_path / "out" / "demo_adaptvis" / f"demo_adaptvis_{DATA}_trace.jsonl"
     command = [str(BIN / "adaptvis"), "vlmeval", *arguments, "--work-dir", str(tmp_path / "out")]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -170,7 +163,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
         process.send_signal(signal.SIGKILL)
     before = rows.read_bytes()
     kept = before.count(b"\n")
-    assert 3 <= kept < LIMIT
+    assert 3 <= kept < ROWS
     rows.write_bytes(before + b'{"index": 15, "predi')  # a kill may also come in the middle of a line
 
     # The second half under a source checkout, which has the runner at its top.

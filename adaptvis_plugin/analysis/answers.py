@@ -12,14 +12,14 @@ RIGHT, WRONG = "#1b7837", "#b2182b"
 
 
 def draw_answers(answers: pd.DataFrame, path: Path, per_relation: int = 2) -> None:
-    """Draw scenes of every relation: in turn one on which the methods differ and one on which they agree.
+    """Draw scenes of every relation, alternately one with different answers and one with the same answer.
 
-    Which of them is right plays no part in the choice.
+    The choice does not depend on which method is right.
 
     Args:
-        answers: columns method, doc_id, answer, confidence, alpha; the same rows for every method.
-        path: the PNG to write.
-        per_relation: scenes of each relation.
+        answers: The columns method, doc_id, answer, confidence, alpha; the same rows for every method.
+        path: The PNG file to write.
+        per_relation: The number of scenes of each relation.
     """
     table = load_table("demo")
     by_row = answers.pivot(index="doc_id", columns="method", values="answer")
@@ -53,7 +53,7 @@ def draw_answers(answers: pd.DataFrame, path: Path, per_relation: int = 2) -> No
                 va="top",
                 fontsize=9,
             )
-        sure = answers[answers["doc_id"] == doc_id]["confidence"].iloc[0]
-        axis.text(0.02, 0.02, f"confidence {sure:.2f}", transform=axis.transAxes, fontsize=8, color="white",
+        confidence = answers[answers["doc_id"] == doc_id]["confidence"].iloc[0]
+        axis.text(0.02, 0.02, f"confidence {confidence:.2f}", transform=axis.transAxes, fontsize=8, color="white",
                   bbox={"facecolor": "black", "alpha": 0.6, "pad": 2, "linewidth": 0})  # fmt: skip
     figure.savefig(path, dpi=110)

@@ -1,16 +1,15 @@
-"""The ``adaptvis`` command: one module for each subcommand."""
+"""The ``adaptvis`` command. A subcommand is a module of this folder with an ``app``, and its name in `COMMANDS`."""
+
+from importlib import import_module
 
 import typer
 
-from adaptvis_plugin.cli import data
-from adaptvis_plugin.cli.demo import demo, tasks
-from adaptvis_plugin.cli.vlmeval import PASS_ON, VlmevalCommand, vlmeval
+COMMANDS = ("demo", "tasks", "data", "vlmeval")
+"""The modules, in the order of the help."""
 
-app = typer.Typer(no_args_is_help=True, help="Attention steering for vision-language models, and its benchmarks.")
-app.command()(demo)
-app.command()(tasks)
-app.command(cls=VlmevalCommand, context_settings=PASS_ON)(vlmeval)
-app.add_typer(data.app, name="data")
+app = typer.Typer(no_args_is_help=True)
+for _name in COMMANDS:
+    app.add_typer(import_module(f"adaptvis_plugin.cli.{_name}").app)
 
 
 @app.callback()

@@ -15,37 +15,37 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from adaptvis_plugin.cli.errors import console, reported
 from adaptvis_plugin.data import tables
 from adaptvis_plugin.data.cache import DataError, Provenance, cache_dir
 from adaptvis_plugin.data.fetch import progress
 from adaptvis_plugin.data.registry import data_sets, groups
 
-app = typer.Typer(no_args_is_help=True, help="Fetch, verify and list the data sets.")
-_console = Console(stderr=True)
+app = typer.Typer(name="data", no_args_is_help=True, help="Fetch, verify and list the data sets.")
 
 _PREPARE = (
-    "Fetch and verify data sets; what was broken off goes on where it stopped.\n\n"
-    "The layout of a folder: the authors' JSON files with their image folders or archives, or the Hub's parquet files; "
-    "for VSR test.jsonl and the images. A folder of your own has NAME.json, a list of "
-    '{"image_path": ..., "caption_options": [true, false, ...]} or of [id, true caption, false caption], its pictures, '
-    "and if you like NAME_questions.jsonl.\n\n"
-    "A table that is there is kept, unless --force is given, or --from with a folder that it was not made from or that "
-    "has changed since."
+    "Fetch and verify data sets. An interrupted download resumes with the next call.\n\n"
+    "A folder given by --from holds the official files: the authors' JSON files with their image folders or archives, "
+    "or the Hub's parquet files; for VSR, test.jsonl and the images. A folder of your own holds NAME.json, a list of "
+    '{"image_path": ..., "caption_options": [true, false, ...]} or of [id, true caption, false caption]; the pictures; '
+    "and optionally NAME_questions.jsonl.\n\n"
+    "An existing table is kept, except with --force, or if --from names another folder than the table was made from, "
+    "or that folder has changed."
 )
 
 
-# rich, which prints the help, would take what stands in brackets for its own marks
+# rich prints the help and would read the text in brackets as markup.
 @app.command(help=escape(_PREPARE))
 def prepare(
     names: Annotated[list[str], typer.Argument(help=f"{', '.join((*data_sets(), *groups()))}, or a name of your own.")],
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="Read this folder (official layout, or your own) instead of the network."),
+        typer.Option("--from", help="Read this folder (official layout or your own) instead of the network."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make the tables again even if they are there.")] = False,
 ) -> None:
     """Fetch and verify data sets, with a progress bar."""
-    with _errors_told(), _log_shown(), Progress(console=_console) as bars:
+    with reported(DataError), _log_shown(), Progress(console=console) as bars:
         running: dict[str, TaskID] = {}
 
         def tell(what: str, done: int, total: int | None) -> None:
@@ -64,11 +64,11 @@ def prepare(
 
 @app.command()
 def status() -> None:
-    """List what is there, how many rows, from which source, and what was verified."""
+    """List the tables: how many rows each has, from which source, and what was verified."""
     table = Table(title=escape(f"Data sets in {cache_dir()}"))
     for heading in ("name", "rows", "source", "verified"):
         table.add_column(heading, overflow="fold")
-    with _errors_told():
+    with reported(DataError):
         for name, origin in tables.status().items():
             table.add_row(*map(escape, (name, *_described(origin))))
     Console().print(table)
@@ -86,7 +86,7 @@ def _described(origin: Provenance | DataError | None) -> tuple[str, str, str]:
 
 @contextmanager
 def _log_shown() -> Iterator[None]:
-    log, handler = logging.getLogger("adaptvis_plugin"), RichHandler(console=_console, show_path=False)
+    log, handler = logging.getLogger("adaptvis_plugin"), RichHandler(console=console, show_path=False)
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -95,12 +95,3 @@ def _log_shown() -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
-
-
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    try:
-        yield
-    except DataError as error:
-        _console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error

@@ -1,17 +1,17 @@
-"""`adaptvis vlmeval`: VLMEvalKit's own runner, with this plugin's models and data sets."""
+"""``adaptvis vlmeval``: VLMEvalKit's own runner, with this plugin's models and data sets."""
 
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from adaptvis_plugin.cli.errors import reported, tell
 from adaptvis_plugin.data import DataError
 from adaptvis_plugin.methods import METHODS
 from adaptvis_plugin.models.arguments import argument_help
-from adaptvis_plugin.vlmevalkit.registration import FrameworkError, register
+from adaptvis_plugin.vlmevalkit import FrameworkError, register
 
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Settings of the command: what it does not know is the runner's."""
+app = typer.Typer()
 
 
 class VlmevalCommand(TyperCommand):
@@ -25,6 +25,8 @@ class VlmevalCommand(TyperCommand):
         super().format_help(ctx, formatter)
 
 
+# The options that this command does not know are the runner's.
+@app.command(cls=VlmevalCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def vlmeval(
     context: typer.Context,
     model_args: Annotated[
@@ -34,24 +36,22 @@ def vlmeval(
 ) -> None:
     """Run VLMEvalKit's own runner with this plugin's models and data sets beside its own.
 
-    Every other option is the runner's (`adaptvis vlmeval -- --help` lists them), for example: adaptvis vlmeval --data
-    WhatsUp_Demo --model demo_adaptvis demo_baseline --work-dir out
+    All other options are the runner's; `adaptvis vlmeval -- --help` lists them. For example:
+
+    adaptvis vlmeval --data WhatsUp_Demo --model demo_adaptvis demo_baseline --work-dir out
 
     The exit status is 0 only if every model was scored on every data set.
     """
     from adaptvis_plugin.vlmevalkit.arguments import parse_model_args
 
-    try:
+    with reported(ValueError, OSError, DataError, FrameworkError, status=2):
         given = parse_model_args(model_args) if model_args else {}
         framework = register()
         typer.echo(f"{framework}", err=True)
         from adaptvis_plugin.vlmevalkit.launch import launch
 
         problems = launch(framework, context.args, given)
-    except (ValueError, OSError, DataError, FrameworkError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     for problem in problems:
-        typer.echo(f"failed: {problem}", err=True)
+        tell("failed", problem)
     if problems:
         raise typer.Exit(1)

@@ -1,7 +1,7 @@
-"""The entry point: tells lmms-eval of the models and the task folder.
+"""The entry point: tells lmms-eval about the models and the task folder.
 
-lmms-eval loads it on every start, whatever model is run, and one that raises silently disables the plugins after
-it. So nothing heavy is imported here; the model classes are named by path and found when one is used.
+lmms-eval loads it on every start, for every model, and an entry point that raises silently disables the plugins after
+it. So nothing heavy is imported here: the model classes are named by path and imported when one is used.
 """
 
 import importlib.util
@@ -15,13 +15,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from adaptvis_plugin.methods import METHODS
-from adaptvis_plugin.paths import TASKS
+from adaptvis_plugin.paths import TASK_FOLDER
 
 if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
 
 FAMILIES = {"llava": "llava-hf/llava-1.5-7b-hf", "vlm": None}
-"""Prefix of the model names -> checkpoint used when `pretrained` is not given."""
+"""The prefix of the model names -> the checkpoint if `pretrained` is not given."""
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +30,17 @@ _TASKS_MODULE = "lmms_eval.tasks"
 
 
 def model_names() -> list[str]:
-    """Every name that `lmms-eval --model` accepts from this plugin."""
+    """Return every name that `lmms-eval --model` accepts from this plugin."""
     return [f"{family}_{method}" for family in FAMILIES for method in METHODS]
 
 
 def register() -> "list[ModelManifest]":
-    """The payload of the entry point `lmms_eval.models`: one manifest per model, and the task folder on the way."""
+    """Return one manifest for each model, and add the task folder: the entry point `lmms_eval.models`."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     paths = {name: f"{_CLASSES}.{name}" for name in model_names()}
-    # `lmms-eval models` lists this dictionary, not the registry. The module is still being imported when it loads
-    # its entry points, so it is not yet an attribute of its package.
+    # `lmms-eval models` lists this dictionary, not the registry. The module loads its entry points while it is being
+    # imported, so it is not yet an attribute of its package.
     sys.modules["lmms_eval.models"].AVAILABLE_CHAT_TEMPLATE_MODELS.update(paths)
     if _TASKS_MODULE in sys.modules:
         add_task_folder(sys.modules[_TASKS_MODULE])
@@ -76,7 +76,7 @@ class _AfterTasksImport:
 def add_task_folder(tasks: ModuleType) -> None:
     """Let every TaskManager find this plugin's tasks: lmms-eval has no hook for that.
 
-    The folders a user includes still come first, and lmms-eval's own tasks before both.
+    lmms-eval's own tasks still come first, then the folders that the user includes.
     """
     manager: Any = tasks.TaskManager
     initialize = manager.initialize_tasks
@@ -84,13 +84,13 @@ def add_task_folder(tasks: ModuleType) -> None:
     def initialize_tasks(self: Any, include_path: str | list[str] | None = None, include_defaults: bool = True) -> Any:
         own = [include_path] if isinstance(include_path, str) else list(include_path or [])
         warn_of_folder(sys.argv)
-        return initialize(self, include_path=[*own, str(TASKS)], include_defaults=include_defaults)
+        return initialize(self, include_path=[*own, str(TASK_FOLDER)], include_defaults=include_defaults)
 
     manager.initialize_tasks = initialize_tasks
 
 
 def warn_of_folder(arguments: Sequence[str]) -> None:
-    """Say so if lmms-eval will take a task's name for a folder of tasks, as it does where there is one of that name."""
+    """Warn if lmms-eval will take a task's name for a folder of tasks, because there is a folder of that name."""
     words = [word for argument in arguments for word in argument.split("=", 1)]
     for option, name in itertools.pairwise(words):
         if option == "--tasks" and Path(name).is_dir() and not any(Path(name).glob("*.yaml")):
@@ -103,10 +103,10 @@ def warn_of_folder(arguments: Sequence[str]) -> None:
 
 
 def fail_at_once_without_data() -> None:
-    """Let the message of data that cannot be had reach the user.
+    """Show the user why data cannot be had.
 
-    lmms-eval prepares a task's data five times, two seconds apart, whatever the error, and ends with `RetryError`. What
-    this plugin's data say will not change in ten seconds, so its own error, and no other, is raised at once.
+    After any error, lmms-eval prepares a task's data again, up to five times, two seconds apart, and ends with
+    `RetryError`. An error of this plugin's data will not go away in ten seconds, so it alone is raised at once.
     """
     from lmms_eval.api.task import ConfigurableTask
 

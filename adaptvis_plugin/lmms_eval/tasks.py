@@ -1,11 +1,11 @@
 """What the task YAML of WhatsUp and VSR cannot say itself.
 
-A task's YAML names its table in a one-line data file (`tables/<name>.json`), which lmms-eval reads through
-`datasets`; the `*_rows` functions (`process_docs`) put the table in its place. So the tasks work with every
-lmms-eval model, chat or simple, and the data are fetched, verified and cached by `adaptvis_plugin.data`.
+A task's YAML names its table in a one-line data file (`tables/<name>.json`). lmms-eval reads that file through
+`datasets`, and the `*_rows` functions (`process_docs`) replace it with the table. So the tasks work with every model of
+lmms-eval, chat or simple, and `adaptvis_plugin.data` fetches, verifies and caches the data.
 
 Metrics are sent through lmms-eval as one item per row. An item with a ``score`` takes part in the framework's
-standard errors; ``set_id`` is the key that clusters them.
+standard errors, which ``set_id`` clusters.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from loguru import logger
 
 from adaptvis_plugin.data import DataError, load_table
 from adaptvis_plugin.data.questions import with_whole_prompt
+from adaptvis_plugin.data.registry import data_sets
 from adaptvis_plugin.images import to_rgb
 from adaptvis_plugin.scoring import vsr, whatsup
 
@@ -32,17 +33,17 @@ Aggregation = Callable[[Sequence[Item]], "float | None"]
 
 
 def all_rows(docs: datasets.Dataset) -> datasets.Dataset:
-    """`process_docs`: every row of the table that the task names."""
+    """Return every row of the table that the task names (`process_docs`)."""
     return _rows(docs, None)
 
 
 def val_rows(docs: datasets.Dataset) -> datasets.Dataset:
-    """`process_docs`: the rows of the authors' validation split."""
+    """Return the rows of the authors' validation split (`process_docs`)."""
     return _rows(docs, "val")
 
 
 def test_rows(docs: datasets.Dataset) -> datasets.Dataset:
-    """`process_docs`: the rows of the authors' test split."""
+    """Return the rows of the authors' test split (`process_docs`)."""
     return _rows(docs, "test")
 
 
@@ -50,7 +51,7 @@ def _rows(docs: datasets.Dataset, split: str | None) -> datasets.Dataset:
     name = docs["table"][0]
     table = load_table(name)
     _check_labels(name, table)
-    # one metric for each relation: a row has to know them all
+    # Each relation is a metric, and a row needs an item for all of them.
     relations = sorted(set(table["relation"]))
     table = table.add_column("relations", [relations] * len(table))
     return table if split is None else table.select([i for i, s in enumerate(table["split"]) if s == split])
@@ -58,33 +59,35 @@ def _rows(docs: datasets.Dataset, split: str | None) -> datasets.Dataset:
 
 def _check_labels(name: str, table: datasets.Dataset) -> None:
     """Judge an answer to every label now: a label that cannot be judged would end the run after its last answer."""
+    own = data_sets().get(name)
+    scoring = own.scoring if own else "whatsup"  # a user's folder has WhatsUp's form
     try:
         for answer in sorted(set(table["answer"])):
-            vsr.is_true(answer) if name == "vsr" else whatsup.judge({"answer": answer, "generation": ""}, "strict")
-        for relation in sorted(set(table["relation"])) if name == "vsr" else ():
+            vsr.is_true(answer) if scoring == "vsr" else whatsup.judge({"answer": answer, "generation": ""}, "strict")
+        for relation in sorted(set(table["relation"])) if scoring == "vsr" else ():
             vsr.category(relation)
     except ValueError as error:
         raise DataError(f"{name} holds a label that cannot be scored: {error}") from error
 
 
 def doc_to_visual(doc: Doc) -> list[Image.Image]:
-    """The picture, as RGB."""
+    """Return the picture, as RGB."""
     return [to_rgb(doc["image"])]
 
 
 def doc_to_text(doc: Doc) -> str:
-    """The bare question."""
+    """Return the bare question."""
     return str(doc["question"])
 
 
 def doc_to_messages(doc: Doc) -> list[dict[str, Any]]:
-    """One user turn: the picture, then the question, which carries the paper's whole prompt along."""
+    """Return one user turn: the picture, then the question, which carries the paper's whole prompt."""
     question = with_whole_prompt({"type": "text", "text": doc_to_text(doc)}, doc["prompt"])
     return [{"role": "user", "content": [{"type": "image", "url": doc_to_visual(doc)[0]}, question]}]
 
 
 def whatsup_results(doc: Doc, results: Sequence[str]) -> dict[str, Item]:
-    """`process_results` of WhatsUp: the items of every metric, of which a task lists those it has."""
+    """Return the items of every WhatsUp metric (`process_results`); a task lists the metrics it has."""
     row = {**doc, "generation": results[0]}
     outcome = whatsup.judge(row)
     score: Item = {"score": float(outcome["correct"]), "set_id": doc["set_id"]}
@@ -94,12 +97,12 @@ def whatsup_results(doc: Doc, results: Sequence[str]) -> dict[str, Item]:
     }
     if doc["pair_id"] is not None:
         items |= {"pair_acc": {**outcome}, "set_acc": {**outcome}}
-    # every metric gets an item for every row: lmms-eval takes the number of rows from the last metric
+    # Every metric gets an item for every row: lmms-eval takes the number of rows from the last metric.
     return items | {f"rel_{name}": score if name == doc["relation"] else {} for name in doc["relations"]}
 
 
 def vsr_results(doc: Doc, results: Sequence[str]) -> dict[str, Item]:
-    """`process_results` of VSR."""
+    """Return the items of every VSR metric (`process_results`)."""
     row: Item = {"answer": doc["answer"], "relation": doc["relation"], "generation": results[0]}
     score: Item = {"score": float(vsr.is_correct(row))}
     return {
@@ -113,9 +116,9 @@ def vsr_results(doc: Doc, results: Sequence[str]) -> dict[str, Item]:
 
 
 def _never_fatal(aggregate: Aggregation) -> Aggregation:
-    """An aggregation that gives NaN, and an error in the log, where it would raise.
+    """Make an aggregation return NaN and log an error where it would raise.
 
-    lmms-eval writes the answers after it has summed them up: an aggregation that raises loses all of them.
+    lmms-eval writes the answers after the aggregation: one that raises would lose all of them.
     """
 
     @functools.wraps(aggregate)
@@ -123,7 +126,9 @@ def _never_fatal(aggregate: Aggregation) -> Aggregation:
         try:
             return aggregate(items)
         except Exception:
-            logger.exception(f"{aggregate.__name__} failed and is NaN; the answers and the other metrics are whole.")
+            logger.exception(
+                f"{aggregate.__name__} failed and is NaN; the answers and the other metrics are not affected."
+            )
             return nan
 
     return summed
@@ -131,29 +136,29 @@ def _never_fatal(aggregate: Aggregation) -> Aggregation:
 
 @_never_fatal
 def mean_score(items: Sequence[Item]) -> float | None:
-    """Aggregation: the mean over the items that have a score, None if there are none (shown as N/A)."""
+    """Return the mean over the items that have a score; None if there are none (shown as N/A)."""
     scores = [item["score"] for item in items if "score" in item]
     return sum(scores) / len(scores) if scores else None
 
 
 @_never_fatal
 def pair_accuracy(items: Sequence[Item]) -> float:
-    """Aggregation: pairs answered right, over n/2. **Changes them**; see `_group_accuracy`."""
+    """Return the number of pairs answered right, over n/2. **Changes the items**; see `_group_accuracy`."""
     return _group_accuracy(items, "pair_id")
 
 
 @_never_fatal
 def set_accuracy(items: Sequence[Item]) -> float:
-    """Aggregation: sets answered right, over n/4. **Changes them**; see `_group_accuracy`."""
+    """Return the number of sets answered right, over n/4. **Changes the items**; see `_group_accuracy`."""
     return _group_accuracy(items, "set_id")
 
 
 def _group_accuracy(items: Sequence[Item], by: whatsup.Group) -> float:
-    """The authors' group accuracy, and a score for each whole group on its first item.
+    """Return the authors' group accuracy, and give the first item of each complete group a score.
 
-    lmms-eval computes standard errors from the items' scores after the aggregation. A score for each row
-    would make n independent observations out of n/2 pairs. The scores are scaled so that their mean is the
-    metric also where the split has broken groups.
+    lmms-eval computes standard errors from the items' scores after the aggregation. A score for each row would turn
+    n/2 pairs into n independent observations. The scores are scaled so that their mean is the metric even if the split
+    has broken groups.
     """
     judged = cast("Sequence[whatsup.Outcome]", items)
     groups = whatsup.whole_groups(judged, by)

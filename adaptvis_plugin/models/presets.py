@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from adaptvis_plugin.data.registry import data_sets
 from adaptvis_plugin.methods import build_method, hyper_parameters
 from adaptvis_plugin.models.validation import did_you_mean, explain, parse_value
-from adaptvis_plugin.paths import CONFIGS
+from adaptvis_plugin.paths import PRESET_FOLDER
 
 if TYPE_CHECKING:
     from adaptvis_plugin.decoding import Method
@@ -69,9 +69,9 @@ def load_preset(name: str | Path) -> Preset:
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        path = CONFIGS / f"{name}.yaml"
+        path = PRESET_FOLDER / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+        known = sorted(file.stem for file in PRESET_FOLDER.glob("*.yaml"))
         raise ValueError(
             f"unknown preset {str(name)!r}: presets are {', '.join(known)}, or the path of a YAML file"
             f"{did_you_mean(str(name), known)}"
@@ -87,7 +87,7 @@ def load_preset(name: str | Path) -> Preset:
 
 def find_preset(pretrained: str | None) -> Preset | None:
     """Return the preset that names a checkpoint as its own, or None."""
-    for path in sorted(CONFIGS.glob("*.yaml")):
+    for path in sorted(PRESET_FOLDER.glob("*.yaml")):
         preset = load_preset(path)
         if pretrained in preset.pretrained:
             return preset

@@ -1,4 +1,4 @@
-"""The data sets. Import them through `register()`: this module imports VLMEvalKit."""
+"""The data set classes. Import this module through `register()`: it imports VLMEvalKit."""
 
 import hashlib
 import io
@@ -13,29 +13,37 @@ from PIL import Image
 from vlmeval.dataset.image_base import ImageBaseDataset
 
 from adaptvis_plugin.data import load_table
+from adaptvis_plugin.data.dataset import Scoring
 from adaptvis_plugin.data.questions import with_whole_prompt
 from adaptvis_plugin.scoring import vsr, whatsup
 from adaptvis_plugin.vlmevalkit.names import own_data_sets
 
-Rows = Sequence[Mapping[str, Any]]
+Answers = Sequence[Mapping[str, Any]]
 _COLUMNS = ("question", "prompt", "options", "answer", "relation", "set_id", "pair_id", "split")
 
 
 class TableDataset(ImageBaseDataset):
     """One of the prepared tables. Every model is asked the paper's question; the images are the source's own files.
 
-    The paper's whole prompt, whose wording no template can rebuild, travels in the text message; only this plugin's
-    models read it.
+    No template can rebuild the wording of the paper's whole prompt, so it travels in the text message. Only this
+    plugin's models read it.
     """
 
-    force_use_dataset_prompt = True
+    SCORING: Scoring
+    SUFFIX: str
     HEADLINE: tuple[str, ...]
+    force_use_dataset_prompt = True
+
+    @classmethod
+    def supported_datasets(cls) -> list[str]:
+        """Return the names of the data sets that are scored this way."""
+        return [name for name, own in own_data_sets().items() if own.scoring == cls.SCORING]
 
     def load_data(self, dataset: str) -> pd.DataFrame:
-        """The table's rows, each with the path of its image.
+        """Return the table's rows, each with the path of its image.
 
         Raises:
-            DataError: if the data cannot be had or is not what it should be.
+            DataError: If the data cannot be had or is not what it should be.
         """
         table = load_table(own_data_sets()[dataset].name).cast_column("image", datasets.Image(decode=False))
         folder = Path(self.img_root)
@@ -50,7 +58,7 @@ class TableDataset(ImageBaseDataset):
         return frame
 
     def build_prompt(self, line: int | Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The image, then the question."""
+        """Return the image, then the question."""
         row = self.data.iloc[line] if isinstance(line, int) else line
         return [
             {"type": "image", "value": row["image_path"]},
@@ -61,21 +69,31 @@ class TableDataset(ImageBaseDataset):
         """Score a prediction file, without any judge model; in percent, also written beside the file.
 
         Raises:
-            ValueError: if the file answers questions that the data set does not have.
+            ValueError: If the file answers questions that the data set does not have.
         """
-        metrics = {name: 100 * value for name, value in self.scores(self._answered(eval_file)).items()}
-        result = pd.DataFrame([metrics])
+        rows = self._answered(eval_file)
+        test = [row for row in rows if row["split"] == "test"]
+        metrics = {
+            **self.totals(rows),
+            **self.details(rows),
+            **({f"test_{name.lower()}": value for name, value in self.totals(test).items()} if test else {}),
+        }
+        result = pd.DataFrame([{name: 100 * value for name, value in metrics.items()}])
         path = Path(eval_file)
         result.to_csv(path.with_name(f"{path.stem}_{self.SUFFIX}.csv"), index=False)
         return result
 
-    def scores(self, rows: Rows) -> dict[str, float]:
-        """All metrics of rows with a `generation` each, in 0..1; the one named `Overall` leads."""
+    def totals(self, rows: Answers) -> dict[str, float]:
+        """Return the metrics that all rows and the authors' test split have, in 0..1."""
+        raise NotImplementedError
+
+    def details(self, rows: Answers) -> dict[str, float]:
+        """Return the metrics that only all rows have, in 0..1."""
         raise NotImplementedError
 
     @classmethod
     def report_primary_metric(cls, metrics: dict[str, Any] | None) -> dict[str, Any]:
-        """The metrics in the runner's summary."""
+        """Return the metrics in the runner's summary."""
         return {name: metrics[name] for name in cls.HEADLINE if name in metrics} if metrics else {}
 
     def _answered(self, eval_file: str) -> list[dict[str, Any]]:
@@ -92,62 +110,61 @@ class TableDataset(ImageBaseDataset):
 
 
 class WhatsUpDataset(TableDataset):
-    """The WhatsUp subsets and the demo scenes."""
+    """The WhatsUp subsets and the demo scenes: accuracy, pairs, sets and strict accuracy; accuracy by relation."""
 
+    SCORING = "whatsup"
     TYPE = "VQA"
     SUFFIX = "acc"
-    DATASET_URL = {name: "" for name, own in own_data_sets().items() if own.scoring == "whatsup"}  # noqa: RUF012
     HEADLINE = ("Overall", "pair_acc", "set_acc", "strict_acc")
 
-    def scores(self, rows: Rows) -> dict[str, float]:
-        """Accuracy, pairs, sets and strict accuracy of all rows and of the authors' test split, and by relation."""
-        test = [row for row in rows if row["split"] == "test"]
-        relations = whatsup.accuracy_by_relation(whatsup.outcomes(rows))
-        return {
-            **_accuracies(rows),
-            **{f"rel_{name}": value for name, value in relations.items()},
-            **({f"test_{name.lower()}": value for name, value in _accuracies(test).items()} if test else {}),
+    def totals(self, rows: Answers) -> dict[str, float]:
+        """Return accuracy under both rules, and of pairs and sets if the data has them."""
+        judged = whatsup.outcomes(rows)
+        found = {
+            "Overall": whatsup.accuracy(judged),
+            "strict_acc": whatsup.accuracy(whatsup.outcomes(rows, "strict")),
         }
+        if all(outcome["pair_id"] is not None for outcome in judged):
+            found["pair_acc"] = whatsup.group_accuracy(judged, "pair_id", "authors")
+            found["set_acc"] = whatsup.group_accuracy(judged, "set_id", "authors")
+        return found
+
+    def details(self, rows: Answers) -> dict[str, float]:
+        """Return the accuracy of each relation."""
+        relations = whatsup.accuracy_by_relation(whatsup.outcomes(rows))
+        return {f"rel_{name}": value for name, value in relations.items()}
 
 
 class VSRDataset(TableDataset):
-    """VSR in question form: is the caption true of the picture?"""
+    """VSR in question form: accuracy and both F1s; accuracy by category and by relation."""
 
+    SCORING = "vsr"
     TYPE = "Y/N"
     SUFFIX = "score"
-    DATASET_URL = {name: "" for name, own in own_data_sets().items() if own.scoring == "vsr"}  # noqa: RUF012
     HEADLINE = ("Overall", "standard_f1", "authors_f1")
 
-    def scores(self, rows: Rows) -> dict[str, float]:
-        """Accuracy, both F1s of all rows and of the authors' test split, by category and by relation."""
-        test = [row for row in rows if row["split"] == "test"]
+    def totals(self, rows: Answers) -> dict[str, float]:
+        """Return all metrics of `adaptvis_plugin.scoring.vsr.score`."""
+        return {name: float(value) for name, value in vsr.score(rows).items()}  # type: ignore[arg-type]
+
+    def details(self, rows: Answers) -> dict[str, float]:
+        """Return the accuracy by the name that the runner shows first, and that of each category and relation."""
         return {
             "Overall": vsr.score(rows)["accuracy"],
-            **_vsr_scores(rows),
-            **({f"test_{name}": value for name, value in _vsr_scores(test).items()} if test else {}),
             **{f"cat_{name}": value for name, value in vsr.accuracy_by_category(rows).items()},
             **{f"rel_{name}": value for name, value in vsr.accuracy_by_relation(rows).items()},
         }
 
 
-def _accuracies(rows: Rows) -> dict[str, float]:
-    judged = whatsup.outcomes(rows)
-    found = {
-        "Overall": whatsup.accuracy(judged),
-        "strict_acc": whatsup.accuracy(whatsup.outcomes(rows, "strict")),
-    }
-    if all(outcome["pair_id"] is not None for outcome in judged):
-        found["pair_acc"] = whatsup.group_accuracy(judged, "pair_id", "authors")
-        found["set_acc"] = whatsup.group_accuracy(judged, "set_id", "authors")
-    return found
-
-
-def _vsr_scores(rows: Rows) -> dict[str, float]:
-    return {name: float(value) for name, value in vsr.score(rows).items()}  # type: ignore[arg-type]
+CLASSES = (WhatsUpDataset, VSRDataset)
+"""One class for each way of scoring."""
 
 
 def _image_file(folder: Path, data: bytes) -> Path:
-    """The file with an image's own bytes, named by them: never stale, whole or absent, one for rows that share it."""
+    """Return the file with an image's own bytes.
+
+    It is named by its content, so it is never stale, it is complete or missing, and rows with the same image share it.
+    """
     with Image.open(io.BytesIO(data)) as image:
         kind = str(image.format).lower()
     path = folder / f"{hashlib.sha256(data).hexdigest()[:16]}.{kind}"
@@ -158,8 +175,8 @@ def _image_file(folder: Path, data: bytes) -> Path:
     return path
 
 
-def _fingerprint(rows: Rows) -> str:
-    """What a model is asked, in short: answers to other questions or pictures must not be taken for these."""
+def _fingerprint(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a hash of all that a model is asked, to tell answers to other questions or pictures from these."""
     digest = hashlib.sha256()
     for row in rows:
         asked = (str(row["index"]), row["question"], row["prompt"], Path(row["image_path"]).name)
@@ -168,7 +185,7 @@ def _fingerprint(rows: Rows) -> str:
 
 
 def _predictions(path: Path) -> dict[str, str]:
-    """Index -> prediction. Read as text: to pandas the answers "None" and "NA" would be missing values."""
+    """Return the predictions by index, read as text: to pandas, the answers "None" and "NA" would be missing values."""
     if path.suffix == ".json":
         frame = pd.read_json(path, dtype=False)
     else:

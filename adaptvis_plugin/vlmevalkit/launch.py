@@ -1,4 +1,9 @@
-"""Runs VLMEvalKit's own runner with this plugin's models and data sets in place, and reports what became of it."""
+"""Runs VLMEvalKit's own runner with this plugin's models and data sets, and reports what failed.
+
+Only this plugin's own names and arguments are checked before the runner starts. All others are the runner's: it logs
+what it cannot run, skips it, and exits with status 0, so what it wrote is read at the end. Import this module after
+`register()`: it imports VLMEvalKit.
+"""
 
 import contextlib
 import difflib
@@ -11,11 +16,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import vlmeval.api
+import vlmeval.dataset
+import vlmeval.vlm
+from vlmeval.config import supported_VLM
+from vlmeval.dataset import SUPPORTED_DATASETS
+from vlmeval.smp import LMUDataRoot, load
+
 from adaptvis_plugin.data import prepare
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.vlmevalkit.arguments import model_arguments
-from adaptvis_plugin.vlmevalkit.names import own_data_sets
-from adaptvis_plugin.vlmevalkit.registration import Framework, runner
+from adaptvis_plugin.vlmevalkit.datasets import CLASSES
+from adaptvis_plugin.vlmevalkit.framework import Framework, runner
+from adaptvis_plugin.vlmevalkit.model import SteeredVLM
+from adaptvis_plugin.vlmevalkit.names import own_data_sets, registered_models
 from adaptvis_plugin.vlmevalkit.trace import Trace, made_with
 
 NO_ANSWERS = ("invalid_dataset", "Incomplete infer result", "No infer result found")
@@ -26,17 +40,18 @@ def launch(framework: Framework, arguments: list[str], model_args: Mapping[str, 
     """Run VLMEvalKit's runner with its own command line, which it reads from `sys.argv`: **that is replaced**.
 
     Args:
-        framework: what `register` found.
-        arguments: the runner's arguments.
-        model_args: arguments for this plugin's models, on top of those of the registered names.
+        framework: What `register` found.
+        arguments: The runner's arguments.
+        model_args: Arguments for this plugin's models, on top of those of the registered names.
 
     Returns:
         What failed, one line for each combination of model and data set.
 
     Raises:
-        ValueError: for an unknown name or unusable argument, before anything is downloaded or loaded.
-        DataError: if a data set of this plugin cannot be had.
-        FrameworkError: if the runner lacks what is needed.
+        ValueError: If one of this plugin's names is misspelt or an argument is unusable, before anything is downloaded
+            or loaded.
+        DataError: If a data set of this plugin cannot be had.
+        FrameworkError: If the runner lacks what is needed.
     """
     run = runner(framework)
     sys.argv = ["adaptvis vlmeval", *arguments]
@@ -45,9 +60,7 @@ def launch(framework: Framework, arguments: list[str], model_args: Mapping[str, 
     work_dir = Path(os.environ.get("MMEVAL_ROOT", options.work_dir))
     for name, keywords in models.items():
         if keywords is not None:
-            for dataset in data:
-                settings = _named(name, model_arguments(**keywords), dataset)
-                Trace(work_dir / name, name, dataset).check(settings)
+            _check_settings(work_dir, name, model_arguments(**keywords), data.values())
     own = own_data_sets()
     prepare(dict.fromkeys(own[dataset].name for dataset in data.values() if dataset in own))
     start = datetime.now().astimezone()
@@ -60,10 +73,7 @@ def launch(framework: Framework, arguments: list[str], model_args: Mapping[str, 
 
 @contextlib.contextmanager
 def _registered(models: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
-    """Registers models of this plugin with other arguments, for the time of one run."""
-    from vlmeval.config import supported_VLM
-    from vlmeval.vlm import SteeredVLM
-
+    """Register models of this plugin with other arguments during one run."""
     before = {name: supported_VLM[name] for name in models}
     supported_VLM.update({name: functools.partial(SteeredVLM, **keywords) for name, keywords in models.items()})
     try:
@@ -72,103 +82,72 @@ def _registered(models: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
         supported_VLM.update(before)
 
 
-def _named(name: str, arguments: ModelArguments, dataset: str) -> dict[str, Any]:
-    try:
-        return made_with(arguments, dataset)
-    except ValueError as error:
-        raise ValueError(f"--model {name}: {error}, as --model-args NAME=VALUE,NAME=VALUE") from error
+def _check_settings(work_dir: Path, name: str, arguments: ModelArguments, data: Iterable[str]) -> None:
+    """Raise ValueError if a model has no settings for a data set, or there are answers made with other settings."""
+    for dataset in data:
+        try:
+            settings = made_with(arguments, dataset)
+        except ValueError as error:
+            raise ValueError(f"--model {name}: {error}, as --model-args NAME=VALUE,NAME=VALUE") from error
+        Trace(work_dir / name, name, dataset).check(settings)
 
 
 def _combinations(
     options: Any, model_args: Mapping[str, Any]
 ) -> tuple[dict[str, dict[str, Any] | None], dict[str, str]]:
-    """The models, with their arguments if they are this plugin's, and the data sets, with the registered name of each.
+    """Return what the command line asks for.
+
+    Returns:
+        The models, each with its arguments if it is this plugin's, else None; and the data sets, each with its
+        registered name.
 
     Raises:
-        ValueError: if a name is unknown, or `model_args` reach no model.
+        ValueError: If one of this plugin's names is misspelt, or `model_args` reach no model.
     """
     if options.config is not None:
         if model_args:
             raise ValueError("--model-args goes with --model; with --config, write the arguments into the file")
-        return _configured(Path(options.config))
-    if not options.data or not options.model:
+        config = load(options.config)
+        models, data = config["model"], config["data"]
+    elif options.data and options.model:
+        models, data = {name: model_args for name in options.model}, {name: {} for name in options.data}
+    else:
         raise ValueError("give --data and --model, or --config; the runner's options: adaptvis vlmeval -- --help")
-    from vlmeval.config import supported_VLM
-    from vlmeval.vlm import SteeredVLM
-
-    _check_data(options.data)
-    own: dict[str, dict[str, Any] | None] = dict.fromkeys(options.model)
-    for name in options.model:
-        registered: Any = supported_VLM.get(name)
-        if registered is None and options.base_url is None:
-            raise ValueError(f"--model {name}: unknown model{_near(name, supported_VLM)}")
-        if registered is not None and registered.func is SteeredVLM:
-            own[name] = {**registered.keywords, **model_args}
+    served = options.base_url is not None  # a server's models may have any names
+    asked = (*(() if served else models.items()), *data.items())
+    _check_spelling(keywords.get("class", name) for name, keywords in asked)
+    own = {name: _own_arguments(name, keywords) for name, keywords in models.items()}
     if model_args and not any(own.values()):
-        raise ValueError(f"--model-args is for this plugin's models, and {', '.join(options.model)} are none")
-    return own, {name: name for name in options.data}
-
-
-def _check_data(names: Iterable[str]) -> None:
-    from vlmeval.dataset import SUPPORTED_DATASETS
-    from vlmeval.dataset.video_dataset_config import supported_video_datasets
-    from vlmeval.smp import LMUDataRoot
-
-    given = os.environ.get("LMUData")  # noqa: SIM112
-    if given is not None and not Path(given).is_dir():
-        raise ValueError(f"LMUData={given} is no folder, and VLMEvalKit would use ~/LMUData; make it or unset LMUData")
-    known = [*SUPPORTED_DATASETS, *supported_video_datasets]
-    for name in names:
-        if name not in known and not Path(LMUDataRoot(), f"{name}.tsv").exists():
-            raise ValueError(f"--data {name}: unknown data set{_near(name, known)}")
-
-
-def _configured(path: Path) -> tuple[dict[str, dict[str, Any] | None], dict[str, str]]:
-    """As `_combinations`, from a `--config` file."""
-    import vlmeval.api
-    import vlmeval.dataset
-    import vlmeval.vlm
-    from vlmeval.config import supported_VLM
-    from vlmeval.dataset.video_dataset_config import supported_video_datasets
-
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        models, data = dict(config["model"]), dict(config["data"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f'--config {path}: not a JSON file of the form {{"model": {{…}}, "data": {{…}}}} ({error!r})'
-        ) from error
-    own: dict[str, dict[str, Any] | None] = {}
-    for name, keywords in models.items():
-        kind = keywords.get("class")
-        if kind is None and name not in supported_VLM:
-            raise ValueError(f"--config {path}: {name} has no class and is no known model{_near(name, supported_VLM)}")
-        if kind is not None and not hasattr(vlmeval.vlm, kind) and not hasattr(vlmeval.api, kind):
-            raise ValueError(f"--config {path}: unknown model class {kind}{_near(kind, dir(vlmeval.vlm))}")
-        registered: Any = supported_VLM[name] if kind is None else None
-        if getattr(registered, "func", None) is vlmeval.vlm.SteeredVLM:
-            own[name] = {**registered.keywords, **keywords}
-        else:
-            own[name] = {key: keywords[key] for key in keywords if key != "class"} if kind == "SteeredVLM" else None
-    for name, keywords in data.items():
-        kind = keywords.get("class")
-        if kind is None and name not in supported_video_datasets:
-            near = _near(name, supported_video_datasets)
-            raise ValueError(f"--config {path}: data set {name} has no class and is no known video data set{near}")
-        if kind is not None and not hasattr(vlmeval.dataset, kind):
-            raise ValueError(f"--config {path}: unknown data set class {kind}{_near(kind, dir(vlmeval.dataset))}")
+        raise ValueError(f"--model-args is only for this plugin's models, not for {', '.join(models)}")
     return own, {name: keywords.get("dataset", name) for name, keywords in data.items()}
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    """Near matches of a name, as the end of an error."""
-    folded = {str(candidate).casefold(): str(candidate) for candidate in known}
-    found = [folded[match] for match in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)]
-    return f". Did you mean {' or '.join(found)}?" if found else ""
+def _check_spelling(names: Iterable[str]) -> None:
+    """Raise ValueError for a name that VLMEvalKit does not know and that is close to one of this plugin's."""
+    files = [file.stem for file in Path(LMUDataRoot()).glob("*.tsv")]  # data sets of the user's own
+    known = {*supported_VLM, *SUPPORTED_DATASETS, *files, *dir(vlmeval.vlm), *dir(vlmeval.api), *dir(vlmeval.dataset)}
+    classes = [kind.__name__ for kind in (SteeredVLM, *CLASSES)]
+    own = {name.casefold(): name for name in (*registered_models(), *own_data_sets(), *classes)}
+    for name in names:
+        near = difflib.get_close_matches(name.casefold(), own, n=3, cutoff=0.8)
+        if near and name not in known:
+            raise ValueError(f"{name} is unknown. Did you mean {' or '.join(own[match] for match in near)}?")
+
+
+def _own_arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the arguments of one of this plugin's models; None if it is another's."""
+    given = dict(given)
+    kind = given.pop("class", None)
+    if kind == SteeredVLM.__name__:
+        return given
+    registered: Any = supported_VLM.get(name)
+    if kind is None and getattr(registered, "func", None) is SteeredVLM:
+        return {**registered.keywords, **given}
+    return None
 
 
 def _problems(work_dir: Path, model: str, data: Iterable[str], start: datetime) -> list[str]:
-    """What VLMEvalKit wrote of a model's combinations since the start; it exits with 0 whatever happened."""
+    """Return what failed since the start, by what VLMEvalKit wrote of a model: it exits with 0 whatever happened."""
     entries: dict[str, dict[str, Any]] = {}
     # In the model's folder, or in one for each run in it, by version.
     for path in (work_dir / model.replace("/", "--")).glob("**/status.json"):

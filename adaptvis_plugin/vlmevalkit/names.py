@@ -13,14 +13,14 @@ CHECKPOINTS = {
     "demo": "demo",
     "vlm": None,
 }
-"""Beginning of the model names -> checkpoint; `vlm` stands for any, given as pretrained=..."""
+"""The first part of the model names -> the checkpoint; `vlm` is any checkpoint, given as pretrained=..."""
 
 OTHER_TOKENS = 512
-"""Longest answer to the questions of other data sets."""
+"""The longest answer to the questions of other data sets, in tokens."""
 
 
-def model_names() -> dict[str, dict[str, str]]:
-    """Every model this plugin adds, with the arguments that make it."""
+def registered_models() -> dict[str, dict[str, str]]:
+    """Return every model that this plugin adds, with the arguments that make it."""
     return {
         f"{name}_{method}": {"method": method, **({"pretrained": checkpoint} if checkpoint else {})}
         for name, checkpoint in CHECKPOINTS.items()
@@ -29,5 +29,5 @@ def model_names() -> dict[str, dict[str, str]]:
 
 
 def own_data_sets() -> dict[str, DataSet]:
-    """This plugin's data sets by their names in VLMEvalKit."""
+    """Return this plugin's data sets by their names in VLMEvalKit."""
     return {data_set.vlmevalkit: data_set for data_set in data_sets().values()}
