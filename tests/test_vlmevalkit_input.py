@@ -68,6 +68,9 @@ say("settings", command("--data", "MMBench_DEV_EN", *model))
 say("checkpoint", command(*data, "--model", "vlm_baseline"))
 say("config", command("--config", "absent.json"))
 with open("config.json", "w") as file:
+    json.dump({"models": {}}, file)
+say("config form", command("--config", "config.json"))
+with open("config.json", "w") as file:
     json.dump({"model": {"mine": {"class": "SteeredVML"}}, "data": {}}, file)
 say("class", command("--config", "config.json"))
 with open("config.json", "w") as file:
@@ -112,6 +115,7 @@ say("clash", [[a, b] for a, b in pairs if a.startswith(b) or b.startswith(a)])
         ("settings", "the preset has no settings for it, so give alpha"),
         ("checkpoint", "give the checkpoint: --model-args pretrained="),
         ("config", "absent.json"),
+        ("config form", "--config config.json must have the form"),
         ("class", "SteeredVML is unknown. Did you mean SteeredVLM?"),
         ("data class", "WhatsupDataSet is unknown. Did you mean WhatsUpDataset?"),
     ],

@@ -79,8 +79,9 @@ class SteeredModel(lmms):
 
     def __init__(self, pretrained: str | None = None, **given: Any) -> None:
         super().__init__()
-        for name in (name for name in NOT_HERE if name in given):
-            raise ValueError(f"--model_args {name}={given[name]!r}: {NOT_HERE[name]}")
+        for name, place in NOT_HERE.items():
+            if name in given:
+                raise ValueError(f"--model_args {name}={given[name]!r}: {place}")
         pretrained = _given(pretrained) or self.default_pretrained
         if pretrained is None:
             raise ValueError("give the checkpoint: --model_args pretrained=NAME_OR_FOLDER (or pretrained=demo)")

@@ -2,6 +2,7 @@
 
 import hashlib
 
+from adaptvis_plugin.fingerprints import fingerprint
 from adaptvis_plugin.models.checkpoint import local_folder
 from adaptvis_plugin.paths import PACKAGE
 
@@ -11,7 +12,7 @@ _DECIDING = (
 
 
 def checkpoint_identity(pretrained: str) -> str | None:
-    """Return a digest of the names, sizes and times of a checkpoint folder's files; None for a name on the hub.
+    """Return a fingerprint of the names, sizes and times of a checkpoint folder's files; None for a name on the hub.
 
     Raises:
         OSError: See `local_folder`.
@@ -19,16 +20,10 @@ def checkpoint_identity(pretrained: str) -> str | None:
     folder = local_folder(pretrained)
     if folder is None:
         return None
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in files]
-    return _digest("\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats).encode())
+    return fingerprint(sorted(path for path in folder.rglob("*") if path.is_file()))
 
 
 def code_identity() -> str:
     """Return a digest of the code that decides an answer: in a clone the code changes and the version does not."""
     files = [path for part in _DECIDING for path in sorted((PACKAGE / part).rglob("*.py")) or [PACKAGE / part]]
-    return _digest(b"\0".join(path.read_bytes() for path in files))
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]

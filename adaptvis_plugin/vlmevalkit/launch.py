@@ -108,6 +108,8 @@ def _combinations(
         if model_args:
             raise ValueError("--model-args goes with --model; with --config, write the arguments into the file")
         config = load(options.config)
+        if not isinstance(config, dict) or not {"model", "data"} <= set(config):
+            raise ValueError(f'--config {options.config} must have the form {{"model": {{…}}, "data": {{…}}}}')
         models, data = config["model"], config["data"]
     elif options.data and options.model:
         models, data = {name: model_args for name in options.model}, {name: {} for name in options.data}
