@@ -333,7 +333,7 @@ def test_the_authors_questions(name: str, tmp_path: Path, monkeypatch: pytest.Mo
 @needs_reference
 def test_the_published_vsr_annotations() -> None:
     path = REFERENCE / "vsr" / "test.jsonl"
-    rows = vsr.read_annotations(path)
+    rows = vsr.read_captions(path)
     vsr.verify(rows, path, vsr.VsrFacts().vsr)
     assert len(rows) == vsr.VsrFacts().vsr.rows
     assert sum(row["label"] for row in rows) == 629

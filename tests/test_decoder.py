@@ -169,7 +169,7 @@ def test_a_row_without_an_image_is_decoded_plainly_and_says_so_once(
     for _ in range(2):
         out = decoder.generate(inputs, ScalingVis(alpha=0.5), max_new_tokens=4)
     assert [record.getMessage() for record in caplog.records].count(
-        f"rows {bare} hold no image token and, as all such rows, are decoded plainly (alpha 1)"
+        f"rows {bare} hold no image token and are decoded unsteered (alpha 1), as all such rows are"
     ) == 1
     assert out.alpha.tolist() == [0.5 if k else 1.0 for k in images]
     torch.testing.assert_close(out.first_logits, expected.first_logits, atol=TOLERANCE, rtol=0)

@@ -74,7 +74,7 @@ class Vsr(DataSet):
         vsr, images = facts.vsr, f"images from {facts.coco_url}"
         if folder is not None:
             path = _annotations_in(folder, vsr.file)
-            found = (_image_in(folder, row) for row in read_annotations(path))
+            found = (_image_in(folder, row) for row in read_captions(path))
             used = (path, *dict.fromkeys(image for image in found if image))
             yield Source(str(folder), partial(_rows, vsr, lambda: path, partial(_find_images, folder)), used)
             return
@@ -94,7 +94,7 @@ _IMAGES = "vsr-images"
 _TASK = "Determine whether the description about the spatial relationship is correct or not. Answer with yes or no:"
 _LINK = re.compile(r"/(?P<path>(?:train|val)2017/(?P<file>[\w-]+\.(?:jpg|png)))")
 
-Annotation = dict[str, Any]
+CaptionRow = dict[str, Any]
 """A row of the annotations, and with it ``path``, where COCO has its image."""
 
 
@@ -108,7 +108,7 @@ def prompt(caption: str) -> str:
     return f"User: <image>\n {question(caption)} Assistant:"
 
 
-def read_annotations(path: Path) -> list[Annotation]:
+def read_captions(path: Path) -> list[CaptionRow]:
     """Read the file with the captions.
 
     Raises:
@@ -133,7 +133,7 @@ def read_annotations(path: Path) -> list[Annotation]:
     return rows
 
 
-def verify(rows: list[Annotation], path: Path, vsr: Annotations) -> None:
+def verify(rows: list[CaptionRow], path: Path, vsr: Annotations) -> None:
     """Compare the annotations with the published checksum.
 
     Raises:
@@ -148,9 +148,9 @@ def verify(rows: list[Annotation], path: Path, vsr: Annotations) -> None:
         )
 
 
-def _rows(vsr: Annotations, find: Callable[[], Path], images: Callable[[list[Annotation]], dict[str, Path]]) -> Rows:
+def _rows(vsr: Annotations, find: Callable[[], Path], images: Callable[[list[CaptionRow]], dict[str, Path]]) -> Rows:
     path = find()
-    annotations = read_annotations(path)
+    annotations = read_captions(path)
     verify(annotations, path, vsr)
     paths = images(annotations)
     rows = [
@@ -187,7 +187,7 @@ def _repository_file(vsr: Annotations, copy: str) -> Path:
     return fetch.fetch(vsr.url, fetch.downloads() / copy)
 
 
-def _find_images(folder: Path, rows: list[Annotation]) -> dict[str, Path]:
+def _find_images(folder: Path, rows: list[CaptionRow]) -> dict[str, Path]:
     found = {}
     for number, row in enumerate(rows):
         path = _image_in(folder, row)
@@ -202,12 +202,12 @@ def _find_images(folder: Path, rows: list[Annotation]) -> dict[str, Path]:
     return found
 
 
-def _image_in(folder: Path, row: Annotation) -> Path | None:
+def _image_in(folder: Path, row: CaptionRow) -> Path | None:
     places = (folder / row["path"], folder / "images" / row["image"], folder / row["image"])
     return next((place for place in places if os.path.exists(place)), None)
 
 
-def _fetch_images(coco_url: str, rows: list[Annotation]) -> dict[str, Path]:
+def _fetch_images(coco_url: str, rows: list[CaptionRow]) -> dict[str, Path]:
     folder = fetch.downloads() / _IMAGES
     folder.mkdir(exist_ok=True)
     images = {row["image"]: folder / row["image"] for row in rows}

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ class AdaptVis(Method):
             _warn_of_reversed(self.alpha_low, self.alpha_high)
 
     @classmethod
-    def check(cls, name: str, value: float) -> None:
+    def check(cls, name: str, value: Any) -> None:
         """Raise ValueError unless the value is a coefficient or, for the threshold, a probability."""
         (check_threshold if name == "threshold" else check_alpha)(name, value)
 

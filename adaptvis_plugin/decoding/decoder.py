@@ -235,7 +235,7 @@ class Decoder:
             self._warned_of_rows_without_image = True
             rows = without.nonzero().flatten().tolist()
             # Not through `warnings`, which lmms-eval turns off.
-            log.warning("rows %s hold no image token and, as all such rows, are decoded plainly (alpha 1)", rows)
+            log.warning("rows %s hold no image token and are decoded unsteered (alpha 1), as all such rows are", rows)
         return alpha.masked_fill(without, 1.0)
 
     def _refuse_train_mode(self) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ class Method(ABC):
             self.check(field.name, getattr(self, field.name))
 
     @classmethod  # noqa: B027  # not abstract: a method may accept any value
-    def check(cls, name: str, value: float) -> None:
+    def check(cls, name: str, value: Any) -> None:
         """Raise ValueError unless the hyper-parameter may have that value, whatever the values of the others."""
 
     @abstractmethod
@@ -43,16 +44,16 @@ class Method(ABC):
         return False
 
 
-def check_alpha(name: str, value: float) -> None:
+def check_alpha(name: str, value: Any) -> None:
     """Raise ValueError unless `value` is a usable coefficient: finite and not negative."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         raise ValueError(
             f"{name}={value!r}: a coefficient on the attention logits must be a finite number >= 0 "
-            "(below 1 smooths, 1 is the plain model, above 1 sharpens)"
+            "(below 1 smooths, 1 is the unsteered model, above 1 sharpens)"
         )
 
 
-def check_threshold(name: str, value: float) -> None:
+def check_threshold(name: str, value: Any) -> None:
     """Raise ValueError unless `value` is a probability, as the confidence is."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ValueError(

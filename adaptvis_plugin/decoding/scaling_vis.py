@@ -1,6 +1,7 @@
 """ScalingVis: one coefficient for every question."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ class ScalingVis(Method):
     alpha: float
 
     @classmethod
-    def check(cls, name: str, value: float) -> None:
+    def check(cls, name: str, value: Any) -> None:
         """Raise ValueError unless the value is a coefficient."""
         check_alpha(name, value)
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 LENGTH_BUCKET = 64
 """Characters of a question within which lengths count as the same when batches are formed."""
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def batches(rows: Iterable[int], size: int, look: Callable[[int], tuple[str, str]]) -> Iterator[list[int]]:
@@ -32,10 +32,10 @@ def batches(rows: Iterable[int], size: int, look: Callable[[int], tuple[str, str
         yield ordered[start : start + size]
 
 
-def ahead(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[Result]:
+def ahead(items: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:
     """Yield the work's result for each item, in order; a thread does the next one while the caller uses the last."""
     with ThreadPoolExecutor(max_workers=1) as worker:
-        following: Future[Result] | None = None
+        following: Future[R] | None = None
         for item in items:
             current, following = following, worker.submit(work, item)
             if current is not None:

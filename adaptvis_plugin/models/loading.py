@@ -43,7 +43,7 @@ def load_model(arguments: ModelArguments) -> tuple[PreTrainedModel, ProcessorMix
 
     Raises:
         ValueError: If the checkpoint is not an image-text-to-text model, or does not take an argument.
-        OSError: If the checkpoint cannot be found or fetched; the message names the ways out.
+        OSError: If the checkpoint cannot be found or fetched; the message says what to do.
         ImportError: If it needs a package that is not installed.
         RuntimeError: If the device refuses it, for example because it has too little memory.
     """

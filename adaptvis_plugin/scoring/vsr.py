@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from adaptvis_plugin.scoring.matching import corrected, normalized
 
-Row = Mapping[str, Any]
+AnsweredRow = Mapping[str, Any]
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
     name: tuple(relations.split(", "))
@@ -59,7 +59,7 @@ TRUTH_WORDS: dict[str, bool] = {
 }
 """What counts in an answer without a word of `YES_NO`; it means the opposite if its clause denies it."""
 
-WHOLE_ANSWERS: dict[str, bool] = {
+COMPLETE_ANSWERS: dict[str, bool] = {
     answer: meaning
     for meaning, answers in {
         True: (
@@ -139,8 +139,8 @@ def yes_or_no(generation: str) -> bool | None:
 
 def _yes_or_no_in(text: str) -> bool | None:
     text = text.strip(" .!")
-    if text in WHOLE_ANSWERS:
-        return WHOLE_ANSWERS[text]
+    if text in COMPLETE_ANSWERS:
+        return COMPLETE_ANSWERS[text]
     text = _UNDECIDED.sub("~", text)
     answers = {YES_NO[word[0]] for word in _YES_NO.finditer(text)}
     if not answers:
@@ -162,12 +162,12 @@ def is_true(answer: str) -> bool:
     return truth
 
 
-def is_correct(row: Row) -> bool:
+def is_correct(row: AnsweredRow) -> bool:
     """Return whether a row's answer is right; an answer that is neither yes nor no is wrong."""
     return yes_or_no(row["generation"]) is is_true(row["answer"])
 
 
-def is_correct_authors(row: Row) -> bool:
+def is_correct_authors(row: AnsweredRow) -> bool:
     """Return whether an answer is right by the rule of Chen et al.
 
     A true caption needs "Yes" in the answer and a false one "No", both with the capital. So "yes" is always wrong, and
@@ -176,7 +176,7 @@ def is_correct_authors(row: Row) -> bool:
     return ("Yes" if is_true(row["answer"]) else "No") in row["generation"]
 
 
-def score(rows: Iterable[Row]) -> Scores:
+def score(rows: Iterable[AnsweredRow]) -> Scores:
     """Compute all VSR metrics.
 
     ``accuracy``, ``precision``, ``recall`` and ``standard_f1`` are the textbook metrics with yes as the positive class;
@@ -209,12 +209,12 @@ def score(rows: Iterable[Row]) -> Scores:
     )
 
 
-def accuracy_by_relation(rows: Iterable[Row]) -> dict[str, float]:
+def accuracy_by_relation(rows: Iterable[AnsweredRow]) -> dict[str, float]:
     """Return the accuracy for each relation that occurs, sorted by name."""
     return _accuracy_by(rows, str)
 
 
-def accuracy_by_category(rows: Iterable[Row]) -> dict[str, float]:
+def accuracy_by_category(rows: Iterable[AnsweredRow]) -> dict[str, float]:
     """Return the accuracy for each of VSR's categories that occurs, sorted by name.
 
     Raises:
@@ -223,7 +223,7 @@ def accuracy_by_category(rows: Iterable[Row]) -> dict[str, float]:
     return _accuracy_by(rows, category)
 
 
-def _accuracy_by(rows: Iterable[Row], group_of: Callable[[str], str]) -> dict[str, float]:
+def _accuracy_by(rows: Iterable[AnsweredRow], group_of: Callable[[str], str]) -> dict[str, float]:
     groups = defaultdict(list)
     for row in rows:
         groups[group_of(row["relation"])].append(is_correct(row))

@@ -17,7 +17,7 @@ from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.identity import checkpoint_identity, code_identity
 from adaptvis_plugin.vlmevalkit.arguments import longest_answer, preset_task
 
-Row = Mapping[str, Any]
+TraceLine = Mapping[str, Any]
 
 
 def made_with(arguments: ModelArguments, dataset: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Trace:
             rows = [json.loads(line) for line in whole.decode().splitlines()]
         return {str(row["index"]): row for row in rows}
 
-    def add(self, rows: Iterable[Row]) -> None:
+    def add(self, rows: Iterable[TraceLine]) -> None:
         """Append answers."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         with FileLock(self._lock), self._rows.open("a", encoding="utf-8") as file:
