@@ -1,6 +1,6 @@
-"""The strict rule, and the reading of yes and no, compared with answers that a person judged.
+"""The strict rule, and the reading of yes and no, compared with answers that were judged by reading.
 
-A person labelled `data/judged_answers.csv` before the rules were written. For WhatsUp, does the answer give the
+`data/judged_answers.csv` was labelled by reading each answer, before the rules were written. For WhatsUp, does the answer give the
 label's relation, and no other, as the relation that the question asks for? For VSR, does the answer say that the
 caption is true, that it is false, or neither?
 
@@ -41,7 +41,7 @@ KNOWN = {
     ("Left", "It is on the opposite side from right, i.e. left."),
     ("Right", "You have the right to know: I cannot see it."),
 }
-"""The answers on which the rules and the person are known to differ."""
+"""The answers on which the rules and the reader are known to differ."""
 
 
 def verdict(row: dict[str, str], options: list[str] | None) -> str:
@@ -54,7 +54,7 @@ def rows(kind: str, part: str) -> list[dict[str, str]]:
     return [row for row in JUDGED if (row["options"] == "yes/no") == (kind == "VSR") and row["part"] == part]
 
 
-def test_the_rules_judge_as_a_person_does_but_for_what_is_known() -> None:
+def test_the_rules_judge_as_the_reader_did_but_for_what_is_known() -> None:
     differ = {
         (row["label"], row["answer"]) for row in JUDGED if verdict(row, row["options"].split("/")) != row["verdict"]
     }
