@@ -1,8 +1,8 @@
 """The strict rule, and the reading of yes and no, compared with answers that were judged by reading.
 
-`data/judged_answers.csv` was labelled by reading each answer, before the rules were written. For WhatsUp, does the answer give the
-label's relation, and no other, as the relation that the question asks for? For VSR, does the answer say that the
-caption is true, that it is false, or neither?
+`data/judged_answers.csv` was labelled by reading each answer, before the rules were written. For WhatsUp, does the
+answer give the label's relation, and no other, as the relation that the question asks for? For VSR, does the answer
+say that the caption is true, that it is false, or neither?
 
 The parts `held_out_1`, `_2` and `_3` were each labelled after a version of the rules was written and before that
 version was run on them. They then led to further entries in the tables. On the first run, the rules agreed with 63 of
