@@ -9,8 +9,7 @@ agree within a few points.
 
 The vision tower first learns to name what each patch shows. Then it is frozen, as in LLaVA, and the projector and the
 text decoder learn to answer. As in real training data the relations are not equally frequent: left and right are
-common, on and under are rare. No scene has an object beside,
-on or under the piece of furniture that the demo data set pairs it with.
+common, on and under are rare. The (object, furniture) pairs of the demo data set occur in no training scene.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,25 @@ import pytest
 BIN = Path(sys.executable).parent
 ROWS = 16
 DATA = "WhatsUp_Demo"
+
+KILLED_AFTER_THREE_ROWS = """
+import os, signal
+from adaptvis_plugin.cli import app
+from adaptvis_plugin.vlmevalkit.trace import Trace
+
+rows, add = 0, Trace.add
+
+def add_and_count(self, lines):
+    global rows
+    add(self, lines)
+    rows += len(lines)
+    if rows == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Trace.add = add_and_count
+app()
+"""
+"""The command `adaptvis` in a process that is killed as soon as its third answer is on disk."""
 
 
 @pytest.fixture(scope="session")
@@ -156,14 +174,19 @@ def test_a_killed_run_goes_on_where_it_stopped(
 ) -> None:
     arguments = ["--data", DATA, "--model", "demo_adaptvis", "--limit", str(ROWS)]
     rows = tmp_path / "out" / "demo_adaptvis" / f"demo_adaptvis_{DATA}_trace.jsonl"
-    command = [str(BIN / "adaptvis"), "vlmeval", *arguments, "--work-dir", str(tmp_path / "out")]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (rows.exists() and rows.read_bytes().count(b"\n") >= 3):
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+    command = [
+        sys.executable,
+        "-c",
+        KILLED_AFTER_THREE_ROWS,
+        "vlmeval",
+        *arguments,
+        "--work-dir",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stdout[-3000:] + done.stderr[-3000:]
     before = rows.read_bytes()
-    kept = before.count(b"\n")
-    assert 3 <= kept < ROWS
+    assert before.count(b"\n") == 3
     rows.write_bytes(before + b'{"index": 15, "predi')  # a kill may also come in the middle of a line
 
     # The second half under a source checkout, which has the runner at its top.
