@@ -158,7 +158,7 @@ def test_several_images_in_a_row_are_all_steered() -> None:
 
 
 @pytest.mark.parametrize("images", [[1, 0, 1], [0, 0, 0]])
-def test_a_row_without_an_image_is_decoded_plainly_and_says_so_once(
+def test_a_row_without_an_image_is_decoded_unsteered_and_says_so_once(
     images: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     model = random_model("llava", seed=13)

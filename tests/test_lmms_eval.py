@@ -233,14 +233,14 @@ def test_an_unreadable_image_fails_the_run_and_is_named(model: SteeredModel, tmp
         model.generate_until(requests_for(documents, model, messages_with_image))
 
 
-def test_a_row_without_an_image_is_answered_plainly_with_a_warning(
+def test_a_row_without_an_image_is_answered_unsteered_with_a_warning(
     model: SteeredModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     image = Image.new("RGB", (128, 128))
     documents = [{"question": "Where is the mug?", "image": image}, {"question": "Where is the cup?"}]
     model.runner.decoder._warned_of_rows_without_image = False  # once for a model, which the tests here share
     results = model.generate_until(requests_for(documents, model, messages_with_image))
-    assert "rows [1] hold no image token and, as all such rows, are decoded plainly" in caplog.text
+    assert "rows [1] hold no image token and are decoded unsteered" in caplog.text
     assert [r.token_counts.to_dict()["alpha"] for r in results] == [0.5, 1.0]
 
 
