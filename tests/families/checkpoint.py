@@ -28,6 +28,10 @@ CHARACTERS = string.printable[:95] + "\n"
 Part = tuple[str, dict[str, Any]]
 
 
+CHATML_TURN = ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
+CHATML_MARKERS = ("<|im_start|>", "<|im_end|>")
+
+
 @dataclass(frozen=True)
 class Processor:
     """How a family's real processor is made.

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.families.build import CLOSE, IMAGE, OPEN, VIDEO
-from tests.families.checkpoint import CHARACTERS, Processor
+from tests.families.checkpoint import CHARACTERS, CHATML_MARKERS, CHATML_TURN, Processor
 
 # Between one merged feature of 16 x 16 pixels and eight.
 PATCHES = {
@@ -21,8 +21,8 @@ QWEN: dict[str, Any] = {
         CLOSE: "<|vision_end|>",
     },
     "picture": "<|vision_start|><|image_pad|><|vision_end|>",
-    "turn": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
-    "markers": ("<|im_start|>", "<|im_end|>"),
+    "turn": CHATML_TURN,
+    "markers": CHATML_MARKERS,
     "begins": False,
 }
 # One frame per picture; the other processors repeat the picture to fill two.

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.families.build import CLOSE, IMAGE, MARK, OPEN, VIDEO
-from tests.families.checkpoint import Part, Processor
+from tests.families.checkpoint import CHATML_MARKERS, CHATML_TURN, Part, Processor
 from tests.families.processors_standard import SQUARE
 
 PIXTRAL: dict[str, Any] = {
@@ -38,8 +38,7 @@ PROCESSORS: dict[str, Processor] = {
         ),
         turn=("{{ bos_token }}<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
         markers=(
-            "<|im_start|>",
-            "<|im_end|>",
+            *CHATML_MARKERS,
             "<|img_thumbnail|>",
             *(f"<|img_row_{row}_col_{column}|>" for row in range(1, 5) for column in range(1, 5)),
         ),
@@ -87,8 +86,8 @@ PROCESSORS: dict[str, Processor] = {
         "LightOnOcrProcessor",
         {IMAGE: "<|image_pad|>", MARK: "<|vision_pad|>", CLOSE: "<|vision_end|>"},
         _pixtral(1),
-        turn=("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
-        markers=("<|im_start|>", "<|im_end|>"),
+        turn=CHATML_TURN,
+        markers=CHATML_MARKERS,
         names={
             "image_token": "<|image_pad|>",
             "image_break_token": "<|vision_pad|>",
@@ -150,8 +149,8 @@ PROCESSORS: dict[str, Processor] = {
         {IMAGE: "<|img|>"},
         ("AriaImageProcessor", {}),
         picture="<fim_prefix><|img|><fim_suffix>",
-        turn=("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
-        markers=("<fim_prefix>", "<fim_suffix>", "<|im_start|>", "<|im_end|>"),
+        turn=CHATML_TURN,
+        markers=("<fim_prefix>", "<fim_suffix>", *CHATML_MARKERS),
         names={"image_token": "<|img|>"},
         options={"size_conversion": {980: 4}},
         # Its images are 490 or 980 pixels wide, 980 unless the caller asks for the other.
@@ -164,8 +163,8 @@ PROCESSORS: dict[str, Processor] = {
         {IMAGE: "<|image_pad|>", VIDEO: "<|video_pad|>"},
         ("VideoLlama3ImageProcessor", PATCHES),
         picture="<|image_pad|>\n",
-        turn=("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
-        markers=("<|im_start|>", "<|im_end|>"),
+        turn=CHATML_TURN,
+        markers=CHATML_MARKERS,
         parts={"video_processor": ("VideoLlama3VideoProcessor", {**PATCHES, "merge_size": 2})},
         begins=False,
     ),
@@ -181,8 +180,8 @@ PROCESSORS: dict[str, Processor] = {
         },
         ("Ovis2ImageProcessor", {**SQUARE, "crop_to_patches": True, "max_patches": 3}),
         picture="<image>\n",
-        turn=("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
-        markers=("<image>", "<|im_start|>", "<|im_end|>"),
+        turn=CHATML_TURN,
+        markers=("<image>", *CHATML_MARKERS),
         options={"image_seq_length": 4},
         begins=False,
         seed=9,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.families.build import CLOSE, IMAGE, MARK, OPEN, VIDEO
-from tests.families.checkpoint import Processor
+from tests.families.checkpoint import CHATML_MARKERS, CHATML_TURN, Processor
 from tests.families.standard import PINPOINTS
 
 SQUARE = {"size": {"height": 32, "width": 32}}
@@ -88,8 +88,8 @@ PROCESSORS: dict[str, Processor] = {
         {IMAGE: "<IMG_CONTEXT>", OPEN: "<img>", CLOSE: "</img>", VIDEO: "<video>"},
         ("GotOcr2ImageProcessor", {**SQUARE, "min_patches": 1, "max_patches": 3}),
         picture="<IMG_CONTEXT>\n",
-        turn=("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
-        markers=("<|im_start|>", "<|im_end|>"),
+        turn=CHATML_TURN,
+        markers=CHATML_MARKERS,
         names={
             "context_image_token": "<IMG_CONTEXT>",
             "start_image_token": "<img>",
@@ -106,8 +106,8 @@ PROCESSORS: dict[str, Processor] = {
         ("GotOcr2ImageProcessor", {**SQUARE, "min_patches": 1, "max_patches": 3}),
         placeholder="<image>",
         picture="<image>\n",
-        turn=("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
-        markers=("<|im_start|>", "<|im_end|>"),
+        turn=CHATML_TURN,
+        markers=CHATML_MARKERS,
         names={
             "context_image_token": "<IMG_CONTEXT>",
             "start_image_token": "<img>",
@@ -185,7 +185,7 @@ PROCESSORS: dict[str, Processor] = {
         ("LlavaOnevisionImageProcessor", {**SQUARE, "image_grid_pinpoints": PINPOINTS}),
         picture="<image>\n",
         turn=("<|im_start|>user ", "<|im_end|><|im_start|>assistant\n"),
-        markers=("<|im_start|>", "<|im_end|>"),
+        markers=CHATML_MARKERS,
         names={"image_token": "<image>", "video_token": "<video>"},
         parts={"video_processor": ("LlavaOnevisionVideoProcessor", SQUARE)},
         options={"num_image_tokens": 16, "vision_feature_select_strategy": "full"},
@@ -210,7 +210,7 @@ PROCESSORS: dict[str, Processor] = {
         ("GotOcr2ImageProcessor", {"size": {"height": 256, "width": 256}}),
         picture="<img><imgpad></img>\n",
         turn=("<|im_start|>user\n", "<|im_end|><|im_start|>assistant\n"),
-        markers=("<|im_start|>", "<|im_end|>"),
+        markers=CHATML_MARKERS,
         # The processor always writes 256 image tokens: 64 x 64 patches, merged 4 x 4. The default range is 1e-10.
         config={
             "vision_config": {"patch_size": 4, "global_attn_indexes": [], "initializer_range": 0.02},
