@@ -13,7 +13,7 @@ from tqdm import tqdm
 from adaptvis_plugin.decoding import AdaptVis, Baseline, Decoder, ScalingVis
 from benchmarks.authors import two_complete_generations
 from benchmarks.measure import Settings, Work, in_turn, peak_memory, ratio, reset_peak_memory, table
-from benchmarks.shapes import SHAPES, TEXT_TOKENS, random_batch, random_llava
+from benchmarks.shapes import IMAGE_TOKENS, SHAPES, TEXT_TOKENS, random_batch, random_llava
 
 ALPHAS = [0.5, 0.8, 1.2, 1.5, 2.0]
 ADAPTVIS = AdaptVis(alpha_low=0.5, alpha_high=1.5, threshold=0.4)
@@ -53,8 +53,8 @@ def measure(settings: Settings) -> dict[str, Any]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
         "model": f"random LLaVA, {parameters / 1e6:.0f}M parameters, {SHAPES[shape].dtype}, {attention}",
-        "prompt": f"576 image tokens and {TEXT_TOKENS} text tokens; batch {rows}; answers of {tokens} tokens; "
-        f"medians of {rounds} rounds",
+        "prompt": f"{IMAGE_TOKENS} image tokens and {TEXT_TOKENS} text tokens; batch {rows}; answers of {tokens} "
+        f"tokens; medians of {rounds} rounds",
         "variants": {
             name: {
                 "time / plain": ratio(seconds[name], seconds[PLAIN]),

@@ -1,18 +1,16 @@
 """lmms-eval's own command on the demo, in batches of 16 and of 1."""
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from adaptvis_plugin.lmms_eval.results import newest, run_lmms_eval
 from benchmarks.measure import Settings
 
-COMMAND = ["-m", "lmms_eval", "--model", "llava_adaptvis", "--tasks", "whatsup_demo", "--verbosity", "DEBUG"]
+ARGUMENTS = ["--model", "llava_adaptvis", "--tasks", "whatsup_demo", "--model_args", "pretrained=demo"]
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -24,15 +22,10 @@ def measure(settings: Settings) -> dict[str, Any]:
 def rows_per_second(batch_size: int) -> float:
     """Run lmms-eval once, and read the rate from its results."""
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--model_args", "pretrained=demo", "--batch_size", str(batch_size), "--output_path", folder]
-        subprocess.run(
-            [sys.executable, *COMMAND, *options],
-            check=True,
-            capture_output=True,
-            env={"HF_HUB_OFFLINE": "1", **os.environ},
-        )
-        (results,) = Path(folder).glob("*/*_results.json")
-        return float(json.loads(results.read_text(encoding="utf-8"))["throughput"]["avg_rows_per_second"])
+        log = Path(folder) / "log"
+        run_lmms_eval([*ARGUMENTS, "--batch_size", str(batch_size), "--output_path", folder], log)
+        results = newest(Path(folder), "*_results.json").read_text(encoding="utf-8")
+        return float(json.loads(results)["throughput"]["avg_rows_per_second"])
 
 
 def markdown(report: dict[str, Any]) -> str:

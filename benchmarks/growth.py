@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.decoding import PLAIN, variants
 from benchmarks.measure import Settings, in_turn, ratio, table
-from benchmarks.shapes import SHAPES, random_batch, random_llava
+from benchmarks.shapes import IMAGE_TOKENS, SHAPES, random_batch, random_llava
 
 IMAGES = (1, 2, 4, 8)
 BATCHES = (1, 2, 4, 8)
@@ -25,12 +25,12 @@ def measure(settings: Settings) -> dict[str, Any]:
             lambda number: random_batch(model, rows, images, seed=number),
             min(settings.rounds, 3),
             settings.device,
-            f"growth: batch {rows}, {576 * images} image tokens",
+            f"growth: batch {rows}, {IMAGE_TOKENS * images} image tokens",
         )
         return {name: ratio(seconds[name], seconds[PLAIN]) for name in SHOWN}
 
     return {
-        "image tokens": {str(576 * images): over_plain(1, images) for images in IMAGES},
+        "image tokens": {str(IMAGE_TOKENS * images): over_plain(1, images) for images in IMAGES},
         "batch size": {str(rows): over_plain(rows, 1) for rows in BATCHES},
     }
 

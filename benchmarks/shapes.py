@@ -6,7 +6,7 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 
 IMAGE, BOS = 32000, 1
-TEXT_TOKENS = 30
+IMAGE_TOKENS, TEXT_TOKENS = 576, 30
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ def random_llava(shape: Shape, device: str, attention: str) -> PreTrainedModel:
 
 
 def random_batch(model: PreTrainedModel, rows: int, images: int = 1, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Return rows of `images` images (576 tokens each) and 30 text tokens."""
+    """Return rows of `images` images (`IMAGE_TOKENS` each) and `TEXT_TOKENS` of text."""
     generator = torch.Generator().manual_seed(seed)
     text = torch.randint(10, 30000, (rows, TEXT_TOKENS), generator=generator)
-    image = torch.full((rows, 576 * images), IMAGE)
+    image = torch.full((rows, IMAGE_TOKENS * images), IMAGE)
     text[:, 0] = BOS
     ids = torch.cat([text[:, :1], image, text[:, 1:]], 1)
     pixels = torch.randn(rows * images, 3, 336, 336, generator=generator)
