@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import LlavaProcessor
 
+from adaptvis_plugin.data import vsr
 from adaptvis_plugin.data.demo.furniture import REFERENCES
 from adaptvis_plugin.data.demo.objects import OBJECTS
 from adaptvis_plugin.data.demo.rows import caption, question, training_pairs
@@ -41,10 +42,7 @@ def naming_question(relation: str, reference: str) -> str:
 
 def judging_question(statement: str) -> str:
     """Ask whether a caption is true, in the wording the authors use for VSR."""
-    return (
-        "Determine whether the description about the spatial relationship is correct or not. "
-        f"Answer with yes or no: {statement}."
-    )
+    return vsr.question(f"{statement}.")
 
 
 @dataclass
