@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from adaptvis_plugin.cli.errors import reported, tell
 from adaptvis_plugin.data import DataError
@@ -13,15 +13,17 @@ from adaptvis_plugin.vlmevalkit import FrameworkError, register
 
 app = typer.Typer()
 
+MODEL_ARGS = "Arguments of this plugin's models, as NAME=VALUE,NAME=VALUE:"
+
 
 class VlmevalCommand(TyperCommand):
     """The command with the models' arguments in its help; importing the methods for it takes seconds."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
-        (option,) = [option for option in self.params if option.name == "model_args"]
-        lines = [str(option.help), *argument_help(*METHODS).splitlines()]  # type: ignore[attr-defined]
-        option.help = "\n\n".join(lines)  # type: ignore[attr-defined]
+        for option in self.params:
+            if isinstance(option, TyperOption) and option.name == "model_args":
+                option.help = "\n\n".join([MODEL_ARGS, *argument_help(*METHODS).splitlines()])
         super().format_help(ctx, formatter)
 
 
@@ -31,7 +33,7 @@ def vlmeval(
     context: typer.Context,
     model_args: Annotated[
         str,
-        typer.Option(help="Arguments of this plugin's models, as NAME=VALUE,NAME=VALUE:"),
+        typer.Option(help=MODEL_ARGS),
     ] = "",
 ) -> None:
     """Run VLMEvalKit's own runner with this plugin's models and data sets beside its own.
