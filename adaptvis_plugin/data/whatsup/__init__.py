@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from adaptvis_plugin.data import fetch
 from adaptvis_plugin.data.dataset import DataSet, Facts, Rows, Source
@@ -47,24 +47,22 @@ class WhatsUp(DataSet):
         if folder is not None:
             layout = official(self.name, subset, folder)
             asked = partial(self._questions, subset, url, layout.questions)
-            read = partial(self._rows, subset, asked, layout.read, subset, unpacked)
+            read = partial(self._rows, subset, asked, partial(layout.read, subset, unpacked))
             yield Source(str(folder), read, layout.files(), (subset.questions, unpacked))
             return
         questions = cache(partial(self._questions, subset, url, None))  # fetched once for all the sources
         for repo in facts.whatsup_hub:
             place = f"{fetch.hub_folder(repo)}--{subset.subset}"
-            read = partial(self._rows, subset, questions, _from_hub, repo, subset, place)
+            read = partial(self._rows, subset, questions, partial(_from_hub, repo, subset, place))
             yield Source(f"Hub data set {repo}", read, downloads=(subset.questions, place))
-        read = partial(self._rows, subset, questions, _from_drive, facts.drive_url, subset, unpacked)
+        read = partial(self._rows, subset, questions, partial(_from_drive, facts.drive_url, subset, unpacked))
         name = f"archive {subset.images} of the WhatsUp authors"
         yield Source(name, read, downloads=(subset.questions, subset.annotations, subset.images, unpacked))
 
-    def _rows(
-        self, subset: Subset, questions: Callable[[], list[Question]], find: Callable[..., Found], *where: Any
-    ) -> Rows:
+    def _rows(self, subset: Subset, questions: Callable[[], list[Question]], find: Callable[[], Found]) -> Rows:
         """Read the questions first, because they are small, and then the captions and pictures."""
         asked = questions()
-        entries, checked = find(*where)
+        entries, checked = find()
         verified = (compare(self.name, entries, asked), f"SHA-256 of {', '.join(['questions', *checked])}")
         return Rows(build_rows(self.name, entries, asked), subset.questions, verified, subset.rows)
 
