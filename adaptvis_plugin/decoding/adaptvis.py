@@ -48,6 +48,11 @@ class AdaptVis(Method):
         unsure = exact.double().round(decimals=2) < self.threshold
         return torch.full_like(exact, self.alpha_high).masked_fill(unsure, self.alpha_low).to(confidence)
 
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """The two coefficients."""
+        return (self.alpha_low, self.alpha_high)
+
 
 @cache
 def _warn_of_reversed(alpha_low: float, alpha_high: float) -> None:

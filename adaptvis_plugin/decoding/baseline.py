@@ -16,6 +16,6 @@ class Baseline(Method):
         return torch.ones_like(confidence)
 
     @property
-    def is_baseline(self) -> bool:
-        """Always true."""
-        return True
+    def alphas(self) -> tuple[float, ...]:
+        """One."""
+        return (1.0,)

@@ -1,13 +1,14 @@
-"""ScalingVis and AdaptVis at the cost of plain decoding: one prefill, a look at the confidence, one steered step.
+"""ScalingVis and AdaptVis at the cost of plain decoding: the steered rows ride in the unsteered pass.
 
 In a causal decoder only the last prompt token is steered, so the keys and values of all earlier tokens do not depend
-on alpha. The decoder therefore prefills once, unsteered; reads the confidence from that pass; takes the last position
-out of the cache again; runs that one token again with its row's alpha; and goes on with ordinary greedy decoding. The
-two complete passes of the authors' code give the same logits (see tests/oracle.py) at more than twice the cost.
+on alpha. The decoder therefore prefills once, with copies of the last token behind the prompt, each under another
+coefficient (see `packing`); reads the confidence from that pass; chooses each row's copy; and goes on with ordinary
+greedy decoding. The two complete passes of the authors' code give the same logits (see tests/oracle.py) at more than
+twice the cost.
 
-If earlier tokens do see the last one (PaliGemma's prefix attends both ways), or if the cache holds a state that cannot
-be rolled back, a second full pass is made, with only its last row steered. The masks and the cache of a batch's
-unsteered pass decide which of the two it takes.
+Two complete passes, the second with only its last row steered, remain where that is not exact: if earlier tokens see
+the last one (PaliGemma's prefix attends both ways), if a layer keeps a state that the copies would change, or if a
+prompt ends in an image. The model and the masks of a batch's pass decide which of the two it takes.
 """
 
 import logging
@@ -24,9 +25,9 @@ from transformers import BatchFeature, GenerationConfig
 from adaptvis_plugin.decoding.greedy import Greedy
 from adaptvis_plugin.decoding.inspection import inspect_model, unwrapped
 from adaptvis_plugin.decoding.method import Method, check_alpha
-from adaptvis_plugin.decoding.prefill import Prefill
+from adaptvis_plugin.decoding.packing import Choose, InexactError, PackedPass
+from adaptvis_plugin.decoding.passes import generate
 from adaptvis_plugin.decoding.prefix import SharedPrefixes
-from adaptvis_plugin.decoding.recording import record
 from adaptvis_plugin.decoding.steering import steer
 
 log = logging.getLogger(__name__)
@@ -63,13 +64,13 @@ class Statistics:
     Attributes:
         rows: Prompts decoded.
         prefixes_reused: Prompts for which image and beginning were already computed for another prompt.
-        steered_on_cache: Batches with a steered step that ran on the cache of the prefill.
-        full_passes: Batches with a steered step that needed a second full pass.
+        packed_passes: Steered batches that took one pass.
+        full_passes: Complete passes that were made for a coefficient alone.
     """
 
     rows: int = 0
     prefixes_reused: int = 0
-    steered_on_cache: int = 0
+    packed_passes: int = 0
     full_passes: int = 0
 
 
@@ -112,6 +113,7 @@ class Decoder:
         self._text_decoder = inspect_model(self.model)
         self.image_token_id = self._text_decoder.image_token_id
         self.stats = Statistics()
+        self._packs = not self._text_decoder.recurrent
         self._warned_of_rows_without_image = False
         capacity = self.model.get_memory_footprint() // 20 if prefix_bytes is None else prefix_bytes
         self._prefixes = SharedPrefixes(self.model, self._text_decoder, capacity)
@@ -151,12 +153,16 @@ class Decoder:
         """
         greedy = Greedy.of(self.model.generation_config, max_new_tokens, generation)
         with self._lock:
+            batch = self._check(inputs, greedy, steered=not method.is_baseline)
             if method.is_baseline:
-                prefill = self._prefill(inputs, greedy, steered=False)
-                alpha = torch.ones_like(prefill.confidence)
-                return Decoded(prefill.sequences, prefill.confidence, alpha, prefill.logits)
-            prefill = self._prefill(inputs, greedy.one_token(), steered=True)
-            return self._steer(prefill, method.choose(prefill.confidence), greedy)
+                return self._plain(batch, greedy)
+            if method.alphas is not None:
+                coefficients = _distinct(1.0, *method.alphas)
+                done = self._in_one_pass(batch, coefficients, greedy, lambda c: _places(method, c, coefficients))
+                if done is not None:
+                    return done[0]
+            confidence = self._plain(batch, greedy.one_token()).confidence
+            return self._in_a_pass_of_its_own(batch, method.choose(confidence), confidence, greedy)
 
     @torch.inference_mode()
     def sweep(
@@ -186,18 +192,24 @@ class Decoder:
         """
         for value in alphas:
             check_alpha("alphas", value)
+        coefficients = _distinct(1.0, *alphas)
         greedy = Greedy.of(self.model.generation_config, max_new_tokens, generation)
         with self._lock:
-            prefill = self._prefill(inputs, greedy, steered=any(alpha != 1 for alpha in alphas))
-            confidence = prefill.confidence
-            results = {1.0: Decoded(prefill.sequences, confidence, torch.ones_like(confidence), prefill.logits)}
-            for value in dict.fromkeys(float(alpha) for alpha in alphas):
-                if value not in results:
-                    results[value] = self._steer(prefill, torch.full_like(confidence, value), greedy)
-        return results
+            batch = self._check(inputs, greedy, steered=len(coefficients) > 1)
+            if len(coefficients) == 1:
+                return {1.0: self._plain(batch, greedy)}
 
-    def _prefill(self, inputs: BatchFeature | dict[str, Any], greedy: Greedy, *, steered: bool) -> Prefill:
-        """Check a batch and run its unsteered pass."""
+            every = torch.arange(len(coefficients), device=self.model.device)
+            results = self._in_one_pass(batch, coefficients, greedy, lambda c: every.expand(len(c), -1), len(every))
+            if results is None:
+                plain = self._plain(batch, greedy)
+                alphas_by_row = [torch.full_like(plain.confidence, value) for value in coefficients[1:]]
+                steered = (self._in_a_pass_of_its_own(batch, a, plain.confidence, greedy) for a in alphas_by_row)
+                results = [plain, *steered]
+        return dict(zip(coefficients, results, strict=True))
+
+    def _check(self, inputs: BatchFeature | dict[str, Any], greedy: Greedy, *, steered: bool) -> dict[str, Any]:
+        """Refuse a batch that cannot be decoded, and give it a mask."""
         self._refuse_train_mode()
         attention_mask = _mask(inputs, greedy.config)
         if steered:
@@ -207,36 +219,77 @@ class Decoder:
                 f"images were given but no prompt holds the image token (id {self.image_token_id}); build the prompts "
                 "with the processor's image token or chat template, and without truncation"
             )
-        prefill = self._prefixes.prefill({**inputs, "attention_mask": attention_mask}, greedy, steered=steered)
         self.stats.rows += len(inputs["input_ids"])
-        self.stats.prefixes_reused += prefill.prefixes_reused
-        return prefill
+        return {**inputs, "attention_mask": attention_mask}
 
-    def _steer(self, prefill: Prefill, alpha: torch.Tensor, greedy: Greedy) -> Decoded:
-        """Decode a batch under a coefficient per row, on the cache of its prefill if possible."""
-        alpha = self._leave_rows_without_image(prefill, alpha)
-        gain = torch.where(prefill.image_columns, alpha[:, None], 1.0)
-        with (
-            steer(self.model, self._text_decoder, gain),
-            record(self.model, first_token="the first token under steering") as first,
-        ):
-            output = greedy.generate(self.model, prefill.continuation())
-        if prefill.cache is None:
-            self.stats.full_passes += 1
-        else:
-            self.stats.steered_on_cache += 1
-        sequences = output.sequences[:, prefill.image_columns.shape[1] :]
-        return Decoded(sequences, prefill.confidence, alpha, first.logits)
+    def _plain(self, batch: dict[str, Any], greedy: Greedy) -> Decoded:
+        """Decode a batch unsteered."""
+        plain = self._prefixes.generate(batch, greedy)
+        self.stats.prefixes_reused += plain.prefixes_reused
+        confidence = plain.first.confidence
+        return Decoded(plain.sequences, confidence, torch.ones_like(confidence), plain.first.logits[:, 0])
 
-    def _leave_rows_without_image(self, prefill: Prefill, alpha: torch.Tensor) -> torch.Tensor:
-        """Set alpha to 1 in rows without an image, where there is nothing to steer, and log it once."""
-        without = ~prefill.image_columns.any(1)
-        if not self._warned_of_rows_without_image and bool((without & (alpha != 1)).any()):
+    def _in_one_pass(
+        self, batch: dict[str, Any], coefficients: list[float], greedy: Greedy, choose: Choose, branches: int = 1
+    ) -> list[Decoded] | None:
+        """Decode a batch in a single `generate` call, whose first pass computes every coefficient.
+
+        Args:
+            batch: The inputs.
+            coefficients: 1.0, and those of the copies.
+            greedy: How to generate.
+            choose: See `packing.Choose`.
+            branches: The number of branches that it chooses for each row.
+
+        Returns:
+            The results by branch; None if the copies are not exact.
+        """
+        if not self._packs:
+            return None
+        without = ~self._rows_with_image(batch)
+
+        def choose_with_image(confidence: torch.Tensor) -> torch.Tensor:
+            return choose(confidence).masked_fill(without[:, None].to(confidence.device), 0)
+
+        packed = PackedPass(self.model, self._text_decoder, coefficients[1:], branches, choose_with_image)
+        if not packed.may_be_exact_for(batch):
+            return None
+        try:
+            made = self._prefixes.generate(batch, greedy, packed)
+        except InexactError as error:
+            self._packs = error.may_change
+            return None
+        self.stats.packed_passes += 1
+        self.stats.prefixes_reused += made.prefixes_reused
+        alpha = torch.tensor(coefficients, device=packed.chosen.device)[packed.chosen]
+        sequences = made.sequences.unflatten(0, (-1, branches))
+        return [
+            Decoded(sequences[:, branch], made.first.confidence, alpha[:, branch], packed.logits[:, branch])
+            for branch in range(branches)
+        ]
+
+    def _in_a_pass_of_its_own(
+        self, batch: dict[str, Any], alpha: torch.Tensor, confidence: torch.Tensor, greedy: Greedy
+    ) -> Decoded:
+        """Decode a batch under a coefficient per row, in a complete pass."""
+        alpha = alpha.masked_fill(~self._rows_with_image(batch).to(alpha.device), 1.0)
+        gain = torch.where(batch["input_ids"] == self.image_token_id, alpha[:, None].to(batch["input_ids"].device), 1.0)
+        with steer(self.model, self._text_decoder, gain):
+            made = generate(
+                self.model, self._text_decoder, batch, greedy, first_token="the first token under steering"
+            )
+        self.stats.full_passes += 1
+        return Decoded(made.sequences, confidence, alpha, made.first.logits[:, 0])
+
+    def _rows_with_image(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Mark the rows with something to steer, shape (batch,), and log once if there are others."""
+        having = (batch["input_ids"] == self.image_token_id).any(1)
+        if not self._warned_of_rows_without_image and not bool(having.all()):
             self._warned_of_rows_without_image = True
-            rows = without.nonzero().flatten().tolist()
+            rows = (~having).nonzero().flatten().tolist()
             # Not through `warnings`, which lmms-eval turns off.
             log.warning("rows %s hold no image token and are decoded unsteered (alpha 1), as all such rows are", rows)
-        return alpha.masked_fill(without, 1.0)
+        return having
 
     def _refuse_train_mode(self) -> None:
         if any(module.training for module in self.model.modules()):
@@ -252,6 +305,26 @@ class Decoder:
                 "decoded before, so that steering would not be exact; shorten the prompt, or load the checkpoint with "
                 "another rope_type"
             )
+
+
+def _distinct(*coefficients: float) -> list[float]:
+    return list(dict.fromkeys(map(float, coefficients)))
+
+
+def _places(method: Method, confidence: torch.Tensor, coefficients: list[float]) -> torch.Tensor:
+    """Return where each row's coefficient stands among those that are computed, shape (batch, 1).
+
+    Raises:
+        ValueError: If the method chooses a coefficient that its `alphas` does not name.
+    """
+    alpha = method.choose(confidence)
+    found = alpha[:, None] == torch.tensor(coefficients, dtype=alpha.dtype, device=alpha.device)
+    if not bool(found.any(1).all()):
+        raise ValueError(
+            f"{method} chose the coefficients {sorted(set(alpha.tolist()))}, and its alphas are {method.alphas}; "
+            "alphas must name every coefficient that choose may return"
+        )
+    return found.long().argmax(1, keepdim=True)
 
 
 def _mask(inputs: BatchFeature | dict[str, Any], config: GenerationConfig) -> torch.Tensor:

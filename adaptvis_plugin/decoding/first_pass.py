@@ -9,14 +9,13 @@ from typing import Any
 from transformers import PreTrainedModel
 
 
-def in_this_thread(hook: Callable[..., None]) -> Callable[..., None]:
+def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
     """Restrict a hook to the current thread: a model calls its hooks in every thread that uses it."""
     owner = threading.get_ident()
 
     @wraps(hook)
-    def restricted(*arguments: Any) -> None:
-        if threading.get_ident() == owner:
-            hook(*arguments)
+    def restricted(*arguments: Any) -> Any:
+        return hook(*arguments) if threading.get_ident() == owner else None
 
     return restricted
 
@@ -24,7 +23,7 @@ def in_this_thread(hook: Callable[..., None]) -> Callable[..., None]:
 @contextmanager
 def around_first_pass(
     model: PreTrainedModel,
-    before: Callable[[dict[str, Any]], None],
+    before: Callable[[dict[str, Any]], dict[str, Any] | None],
     after: Callable[[Any], None],
     later: Callable[[Any], None] = lambda output: None,
 ) -> Iterator[None]:
@@ -32,18 +31,18 @@ def around_first_pass(
 
     Args:
         model: The model.
-        before: Called before the first pass, with its keyword arguments.
+        before: Called before the first pass, with its keyword arguments. May return others.
         after: Called after the first pass, with its output, or None if the pass raised.
         later: Called after every later pass, as `after`.
     """
     passes = 0
 
     @in_this_thread
-    def enter(module: Any, arguments: Any, options: dict[str, Any]) -> None:
+    def enter(module: Any, arguments: Any, options: dict[str, Any]) -> Any:
         nonlocal passes
         passes += 1
-        if passes == 1:
-            before(options)
+        changed = before(options) if passes == 1 else None
+        return None if changed is None else (arguments, changed)
 
     @in_this_thread
     def leave(module: Any, arguments: Any, output: Any) -> None:

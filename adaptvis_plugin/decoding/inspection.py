@@ -7,20 +7,22 @@ No family is listed by name. A model is refused, with the reason, if steering wo
 - its own `generate`: it runs another model than the one that was given;
 - attention outside transformers' attention interface, or with arguments that the steered row would not apply.
 
-If steering is exact, two things decide what it costs. One prefill is enough if no other token sees the last one, and if
-the last position can be taken out of the cache. The masks and the cache of the prefill itself tell both; a recurrent
-state cannot be rolled back. Otherwise a second complete pass is made.
+If steering is exact, one question decides what it costs: whether copies of the last prompt token can ride in the
+unsteered pass (see `packing`). They cannot if other tokens see the last one, which the masks of the pass tell, or if a
+layer keeps a state that the copies would change. Otherwise a second complete pass is made.
 """
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import DummyLayer, DynamicLayer, LinearAttentionCacheLayerMixin
 
 # What a layer may hand to its attention function by name. The steered row applies scaling, softcap and s_aux. The
 # others have no effect on it: dropout (0 outside training), is_causal (the last row sees every column), sliding_window
@@ -29,7 +31,6 @@ _UNDERSTOOD = {"scaling", "softcap", "s_aux", "dropout", "is_causal", "sliding_w
 # What a family's eager attention may read from its layer without changing the formula.
 _HARMLESS_ATTRIBUTES = {"num_key_value_groups", "training", "head_dim"}
 _FOREIGN_STATES = {"cross_attention_states", "encoder_hidden_states", "key_value_states", "image_hidden_states"}
-_RECURRENT = {"linear_attention", "hybrid", "hybrid_sliding"}
 _REFUSED = "it cannot be steered exactly and is refused"
 
 
@@ -46,10 +47,13 @@ class TextDecoder:
         embed: The model's input embeddings.
         attention: The attention layers, all of which must be steered.
         configs: The distinct configs from which those layers and their masks read the attention implementation.
-        recurrent: Whether some layers keep a state that cannot be rolled back. They have no attention logits, so there
-            is nothing to steer in them.
+        placeholders: The ids of the placeholders of every kind: image, video and audio.
+        recurrent: Whether some layers keep a state beside keys and values (linear attention, convolutions), which
+            copies of a token would change. They have no attention logits, so there is nothing to steer in them.
         dynamic_rope_limit: The number of positions past which a dynamic rope changes its frequencies with the longest
             prompt seen so far. None for any other rope.
+        query_scale_step: The number of tokens after which the scale of the queries changes with their index in the
+            batch, not with their position (Llama 4). None if it never does.
     """
 
     image_token_id: int
@@ -57,8 +61,10 @@ class TextDecoder:
     embed: nn.Module
     attention: frozenset[nn.Module]
     configs: tuple[PreTrainedConfig, ...]
+    placeholders: frozenset[int]
     recurrent: bool
     dynamic_rope_limit: int | None = None
+    query_scale_step: int | None = None
 
 
 def unwrapped(model: nn.Module) -> PreTrainedModel:
@@ -152,7 +158,16 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
         embed=model.get_input_embeddings(),
         attention=attention,
         configs=tuple({id(config): config for config in [text, *configs]}.values()),
-        recurrent=bool(_RECURRENT & set(getattr(text, "layer_types", None) or ())),
+        placeholders=frozenset(
+            value
+            for name in dir(model.config)
+            if re.fullmatch(r"(image|video|audio)_token_(id|index)", name)
+            and isinstance(value := getattr(model.config, name), int)
+        ),
+        recurrent=any(
+            not isinstance(layer, (DynamicLayer, DummyLayer)) or isinstance(layer, LinearAttentionCacheLayerMixin)
+            for layer in DynamicCache(config=text).layers
+        ),
         dynamic_rope_limit=min(
             (
                 rope.get("original_max_position_embeddings") or text.max_position_embeddings
@@ -161,6 +176,7 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
             ),
             default=None,
         ),
+        query_scale_step=getattr(text, "floor_scale", None) if getattr(text, "attn_temperature_tuning", None) else None,
     )
 
 

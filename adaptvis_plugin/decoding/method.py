@@ -13,7 +13,7 @@ class Method(ABC):
 
     A method is a frozen dataclass, and its fields are its hyper-parameters. It sees only the unsteered model's
     confidence and returns the coefficient alpha of every row. What alpha does to the attention is the same for all
-    methods; see `adaptvis_plugin.decoding.attention`.
+    methods; see `adaptvis_plugin.decoding.rows`.
 
     Raises:
         ValueError: If a hyper-parameter has a value that `check` refuses.
@@ -39,9 +39,18 @@ class Method(ABC):
         """
 
     @property
+    def alphas(self) -> tuple[float, ...] | None:
+        """Every coefficient that `choose` may return; None if that is not known beforehand.
+
+        If it is known, one pass computes the first token under all of them (see `packing`). Otherwise the decoder makes
+        two complete passes.
+        """
+        return None
+
+    @property
     def is_baseline(self) -> bool:
         """Whether the method leaves every row unsteered, whatever the confidence."""
-        return False
+        return self.alphas is not None and set(self.alphas) == {1}
 
 
 def check_alpha(name: str, value: Any) -> None:

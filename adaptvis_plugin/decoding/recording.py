@@ -1,7 +1,7 @@
 """Recording the first forward pass of a `generate` call."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -16,36 +16,57 @@ from adaptvis_plugin.decoding.inspection import TextDecoder
 
 
 class Recording:
-    """What a first forward pass was given, and the logits it returned.
+    """What a first forward pass was given, and what it returned.
 
-    `last_is_unseen` and `causal` require that the text decoder was watched.
+    `last_is_unseen`, `causal`, `inputs_embeds` and `cache` require that the text decoder was watched, and are only
+    there until the pass has ended.
 
     Attributes:
-        logits: Logits of the last position, shape (batch, vocabulary), fp32.
+        logits: Logits of the last positions: of the last prompt token and, if the pass had some, of its copies (see
+            `packing`); shape (batch, 1 + copies, vocabulary), fp32.
+        copies: The number of copies.
         position_ids: The positions that the pass was given, or None; the last axis is the prompt.
-        inputs_embeds: What the text decoder was given, shape (batch, prompt tokens, hidden size). None if it was given
-            tokens, or was not watched.
+        inputs_embeds: What the text decoder was given, shape (batch, tokens and copies, hidden size). None if it was
+            given tokens.
+        cache: The filled cache.
     """
 
     logits: torch.Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, copies: int) -> None:
+        self.copies = copies
         self.position_ids: torch.Tensor | None = None
         self.inputs_embeds: torch.Tensor | None = None
+        self.cache: Cache | None = None
         self._masks: dict[int, torch.Tensor] = {}
         self._unreadable = False
 
     @property
+    def confidence(self) -> torch.Tensor:
+        """The probability of each row's most likely first token, unsteered; shape (batch,)."""
+        return self.logits[:, 0].softmax(-1).amax(-1)
+
+    @property
     def last_is_unseen(self) -> bool:
-        """Whether no token but the last one saw the last one."""
-        return not self._unreadable and not any(bool(mask[..., :-1, -1].any()) for mask in self._visible())
+        """Whether no token but the last one, and no token but a copy of it, saw the last one."""
+        last = -1 - self.copies
+        return not self._unreadable and not any(bool(mask[..., :last, last:].any()) for mask in self._visible())
+
+    @property
+    def copies_are_true(self) -> bool:
+        """Whether the copies were given what the last prompt token was given."""
+        given = self.inputs_embeds
+        return given is None or bool((given[:, -self.copies :] == given[:, -1 - self.copies, None]).all())
 
     @property
     def causal(self) -> bool:
-        """Whether no token saw a later one. It is not causal if the tokens of an image see each other."""
-        return not self._unreadable and not any(
-            bool(mask.triu(1 + mask.shape[-1] - mask.shape[-2]).any()) for mask in self._visible()
-        )
+        """Whether all that the cache holds of a token depends only on it and the tokens before it.
+
+        It does not if the tokens of an image see each other, or if positions are derived from images.
+        """
+        if self.position_ids is None or self.position_ids.ndim != 2 or self._unreadable:
+            return False
+        return not any(bool(mask.triu(1 + mask.shape[-1] - mask.shape[-2]).any()) for mask in self._visible())
 
     def _visible(self) -> Iterator[torch.Tensor]:
         for mask in self._masks.values():
@@ -66,24 +87,36 @@ class Recording:
         """Keep what the text decoder is given; a pre-forward hook."""
         self.inputs_embeds = _argument("inputs_embeds", module, arguments, options)
 
+    def forget(self) -> None:
+        """Free what is large."""
+        self.inputs_embeds = self.cache = None
+        self._masks.clear()
+
 
 @contextmanager
 def record(
-    model: PreTrainedModel, *, watched: TextDecoder | None = None, first_token: str = "the first token"
+    model: PreTrainedModel,
+    *,
+    watched: TextDecoder | None = None,
+    copies: int = 0,
+    first_token: str = "the first token",
+    done: Callable[[Recording, Any], None] = lambda recording, output: None,
 ) -> Iterator[Recording]:
     """Record the first forward pass inside the block.
 
     Args:
         model: The model that generates inside the block.
         watched: Its text decoder, to record masks and embeddings too. The cache then also remembers what a sliding
-            window or a convolution would otherwise forget, so that positions can be taken out of it again.
+            window would otherwise forget, so that positions can be taken out of it again.
+        copies: The number of copies of the last prompt token in the pass.
         first_token: What to call the first token in an error.
+        done: Called when the first pass has ended.
 
     Raises:
         NonFiniteLogitsError: If a row's logits are not finite: during the first pass, or at the end of the block for
             a later one.
     """
-    recording = Recording()
+    recording = Recording(copies)
     hooks = ExitStack()
     later_unusable: torch.Tensor | None = None
 
@@ -91,23 +124,25 @@ def record(
         recording.position_ids = options.get("position_ids")
         if watched is None:
             return
-        cache = options.get("past_key_values")
-        if isinstance(cache, Cache) and not watched.recurrent:
-            cache.activate_past_recording()
         watching = [(module, recording.keep_mask) for module in watched.attention]
         for module, keep in [*watching, (watched.module, recording.keep_embeddings)]:
             hooks.callback(module.register_forward_pre_hook(in_this_thread(keep), with_kwargs=True).remove)
 
     def after(output: Any) -> None:
         hooks.close()
-        if output is not None:
-            recording.logits = output.logits[:, -1].float()
-            refuse(unusable(recording.logits), model.dtype, first_token)
+        if output is None:
+            return
+        recording.logits = output.logits[:, -1 - copies :].float()
+        refuse(unusable(recording.logits[:, 0]), model.dtype, first_token)
+        recording.cache = output.past_key_values
+        done(recording, output)
+        recording.forget()
 
     def later(output: Any) -> None:
         nonlocal later_unusable
         if output is not None:
-            bad = unusable(output.logits[:, -1])  # checked at the end: a check at each step would stall a GPU
+            # Checked at the end: a check at each step would stall a GPU. A prompt may be decoded in several branches.
+            bad = unusable(output.logits[:, -1]).reshape(len(recording.logits), -1).any(1)
             later_unusable = bad if later_unusable is None else later_unusable | bad
 
     with hooks, around_first_pass(model, before, after, later):

@@ -30,6 +30,6 @@ class ScalingVis(Method):
         return torch.full_like(confidence, self.alpha)
 
     @property
-    def is_baseline(self) -> bool:
-        """True if alpha is 1."""
-        return self.alpha == 1
+    def alphas(self) -> tuple[float, ...]:
+        """The one coefficient."""
+        return (self.alpha,)

@@ -22,10 +22,14 @@ NEW_TOKENS = 4
 class PerRow(Method):
     """Give every row its own coefficient, whatever the confidence."""
 
-    alphas: tuple[float, ...]
+    by_row: tuple[float, ...]
 
     def choose(self, confidence: torch.Tensor) -> torch.Tensor:
-        return torch.tensor(self.alphas, device=confidence.device)
+        return torch.tensor(self.by_row, device=confidence.device)
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        return self.by_row
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def _measure(family: Family, texts: list[int]) -> Measured:
 
     decoder = Decoder(model, prefix_bytes=2**30)
     out = decoder.generate(inputs, PerRow(ALPHAS), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
-    mode = "one prefill" if decoder.stats.steered_on_cache else "two passes"
+    mode = "one prefill" if decoder.stats.packed_passes else "two passes"
     # PerRow does not know that ones leave every row unsteered, so this takes the steered path.
     ones = decoder.generate(inputs, PerRow((1.0,) * len(texts)), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
     plain = model.generate(

@@ -54,7 +54,10 @@ class SharedBatch:
     def text_follows_prefixes(self, embeddings: torch.Tensor, embed: nn.Module) -> bool:
         """Whether the tokens after each prefix were given the same embeddings as without an image."""
         return all(
-            torch.equal(embeddings[row, end:], embed(self._ids[row, end:].to(embeddings.device)).to(embeddings.dtype))
+            torch.equal(
+                embeddings[row, end : self._ids.shape[1]],
+                embed(self._ids[row, end:].to(embeddings.device)).to(embeddings.dtype),
+            )
             for row, end in enumerate(self._ends)
         )
 

@@ -1,15 +1,19 @@
 """When prefixes may be shared, and the prefill that shares them."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 
 from adaptvis_plugin.decoding.greedy import Greedy
 from adaptvis_plugin.decoding.inspection import TextDecoder, ropes
-from adaptvis_plugin.decoding.prefill import Prefill, UnsteeredPass
+from adaptvis_plugin.decoding.packing import PackedPass
+from adaptvis_plugin.decoding.passes import Generated, generate
 from adaptvis_plugin.decoding.prefix.batch import SharedBatch
 from adaptvis_plugin.decoding.prefix.fingerprint import model_fingerprint
 from adaptvis_plugin.decoding.prefix.store import Prefix, PrefixStore, keeps_every_position
+from adaptvis_plugin.decoding.recording import Recording
 
 
 class SharedPrefixes:
@@ -36,36 +40,36 @@ class SharedPrefixes:
         self._exact: bool | None = None if capacity > 0 and _positions_are_ordinary(model) else False
         self._fingerprint: tuple[Any, ...] | None = None
 
-    def prefill(self, inputs: dict[str, Any], greedy: Greedy, *, steered: bool) -> Prefill:
-        """Run the unsteered pass over a batch.
+    def generate(self, inputs: dict[str, Any], greedy: Greedy, packed: PackedPass | None = None) -> Generated:
+        """Call `generate` on a batch.
 
         Args:
             inputs: What the processor returned, with an attention mask.
             greedy: How to generate.
-            steered: Whether a steered pass follows.
+            packed: The copies to put into the first pass.
 
         Raises:
+            InexactError: If the copies are not exact for this batch.
             ValueError: If the image tokens do not fit the images.
             NonFiniteLogitsError: If a row's logits are not finite.
         """
         batch = self._cut(inputs)
         if batch is not None and self._exact:
-            shared = self._prefill_on_prefixes(batch, greedy, steered=steered)
-            if shared is not None:
-                return shared
+            continued = self._continue_prefixes(batch, greedy)
+            if continued is not None:
+                inputs, reused = continued
+                return replace(self._run(inputs, greedy, packed=packed), prefixes_reused=reused)
         if self._exact is False:  # as it turned out just now, or earlier
             batch = None
-        whole = self._run(inputs, greedy, watch=steered or batch is not None)
-        if batch is not None:
-            self._keep_prefixes(batch, whole)
-        return whole.prefill(steered=steered)
+        keep = None if batch is None else partial(self._keep_prefixes, batch)
+        return self._run(inputs, greedy, packed=packed, keep=keep)
 
     def forget(self) -> None:
         """Drop the cached prefixes."""
         self._store.clear()
 
-    def _run(self, inputs: dict[str, Any], greedy: Greedy, *, watch: bool) -> UnsteeredPass:
-        return UnsteeredPass.run(self._model, self._text_decoder, inputs, greedy, watch=watch)
+    def _run(self, inputs: dict[str, Any], greedy: Greedy, **options: Any) -> Generated:
+        return generate(self._model, self._text_decoder, inputs, greedy, **options)
 
     def _cut(self, inputs: dict[str, Any]) -> SharedBatch | None:
         """Cut a batch into prefixes and the rest; None if nothing can be shared."""
@@ -80,19 +84,6 @@ class SharedPrefixes:
             self._exact, self._fingerprint = None, fingerprint
         return SharedBatch.cut(inputs, self._text_decoder.image_token_id)
 
-    def _prefill_on_prefixes(self, batch: SharedBatch, greedy: Greedy, *, steered: bool) -> Prefill | None:
-        """Run the pass on the batch's prefixes; None if it has none to continue, or that is not exact."""
-        continued = self._continue_prefixes(batch, greedy)
-        if continued is None:
-            return None
-        inputs, reused = continued
-        prefill = self._run(inputs, greedy, watch=steered).prefill(steered=steered)
-        if steered and prefill.cache is None:
-            self._give_up()
-            return None
-        prefill.prefixes_reused = reused
-        return prefill
-
     def _continue_prefixes(self, batch: SharedBatch, greedy: Greedy) -> tuple[dict[str, Any], int] | None:
         """Return inputs that continue the batch's prefixes, and the number of rows with a prefix of another row.
 
@@ -104,27 +95,33 @@ class SharedPrefixes:
         if len(missing) == len(batch.keys):
             return None
         if missing:
-            computed = self._run(batch.prefixes(list(missing.values()), pad), greedy.one_token(), watch=True)
-            if not computed.causal or not keeps_every_position(computed.cache):
-                self._give_up()
+            inputs = batch.prefixes(list(missing.values()), pad)
+
+            def keep(first: Recording) -> None:
+                if not first.causal or not keeps_every_position(first.cache):
+                    self._give_up()
+                    return
+                cache, mask = cast(DynamicCache, first.cache), inputs["attention_mask"]
+                for row, key in enumerate(missing):
+                    known[key] = Prefix.of(cache, row, int((mask[row] == 0).sum()), mask.shape[1])
+                    self._store.put(key, known[key])
+
+            self._run(inputs, greedy.one_token(), keep=keep)
+            if self._exact is False:
                 return None
-            cache, mask = cast(DynamicCache, computed.cache), computed.inputs["attention_mask"]
-            for row, key in enumerate(missing):
-                known[key] = Prefix.of(cache, row, int((mask[row] == 0).sum()), mask.shape[1])
-                self._store.put(key, known[key])
         inputs = batch.continued([known[key] for key in batch.keys], pad, self._text_config)
         return inputs, len(batch.keys) - len(missing)
 
-    def _keep_prefixes(self, batch: SharedBatch, whole: UnsteeredPass) -> None:
+    def _keep_prefixes(self, batch: SharedBatch, first: Recording) -> None:
         """Keep the prefixes of a batch that shared none: the last ones, as many as fit."""
         # Ovis2 also writes to the token that closes an image, but only in a call that is given the image.
-        embeddings, embed = whole.first.inputs_embeds, self._text_decoder.embed
+        embeddings, embed = first.inputs_embeds, self._text_decoder.embed
         exact = self._exact or (embeddings is not None and batch.text_follows_prefixes(embeddings, embed))
-        if not exact or not whole.causal or not keeps_every_position(whole.cache):
+        if not exact or not first.causal or not keeps_every_position(first.cache):
             self._give_up()
             return
         self._exact = True
-        cache = cast(DynamicCache, whole.cache)
+        cache = cast(DynamicCache, first.cache)
         room = self._store.capacity
         chosen = []
         for row in reversed(range(len(batch.keys))):

@@ -1,0 +1,80 @@
+"""A `generate` call on a batch, with its first forward pass recorded."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from adaptvis_plugin.decoding.greedy import Greedy
+from adaptvis_plugin.decoding.inspection import TextDecoder
+from adaptvis_plugin.decoding.packing import PackedPass
+from adaptvis_plugin.decoding.recording import Recording, record
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The result of a `generate` call.
+
+    Attributes:
+        sequences: The new tokens, shape (rows, new tokens).
+        first: The recording of its first pass.
+        prefixes_reused: The number of rows with a prefix that was computed for another row (see `prefix`).
+    """
+
+    sequences: torch.Tensor
+    first: Recording
+    prefixes_reused: int = 0
+
+
+def generate(
+    model: PreTrainedModel,
+    text_decoder: TextDecoder,
+    inputs: dict[str, Any],
+    greedy: Greedy,
+    *,
+    packed: PackedPass | None = None,
+    keep: Callable[[Recording], None] | None = None,
+    first_token: str = "the first token",
+) -> Generated:
+    """Call `generate`.
+
+    Args:
+        model: The model.
+        text_decoder: Its text decoder.
+        inputs: What the processor returned, with an attention mask.
+        greedy: How to generate.
+        packed: The copies to put into the first pass.
+        keep: Called with the recording when the first pass has ended, while the cache holds the whole prompt.
+        first_token: What to call the first token in an error.
+
+    Raises:
+        InexactError: If the copies are not exact for this batch.
+        ValueError: If the image tokens do not fit the images.
+        NonFiniteLogitsError: If a row's logits are not finite.
+    """
+
+    def done(recording: Recording, output: Any) -> None:
+        if keep is not None:
+            keep(recording)
+        if packed is not None:
+            packed.ended(recording, output)
+
+    watched = text_decoder if packed is not None or keep is not None else None
+    copies = 0 if packed is None else packed.copies
+    given = inputs if packed is None else packed.prepare(inputs)
+    inside = nullcontext() if packed is None else packed.inside()
+    try:
+        with record(model, watched=watched, copies=copies, first_token=first_token, done=done) as first, inside:
+            output = greedy.generate(model, given)
+    except ValueError as error:
+        # Every family counts its image tokens in its forward pass and raises in these words.
+        if "image features and image tokens" not in str(error).lower():
+            raise
+        raise ValueError(
+            f"the prompts' image tokens do not fit the images ({error}); a prompt may be truncated, or hold "
+            "more or fewer image tokens than images: call the processor without truncation and max_length"
+        ) from error
+    return Generated(output.sequences[:, inputs["input_ids"].shape[1] :], first)
