@@ -1,0 +1,225 @@
+"""Models that use flash attention, with the kernel's functions computed on the CPU (see `flash_on_cpu`).
+
+This shows that transformers' own code around the kernel, and the decoder on top of it, do the right thing: the layout
+of queries, keys and values, padding taken out and put back, no mask where there is no padding, positions that are not
+mistaken for several sequences, grouped heads, sliding windows and softcaps. It cannot show anything about the CUDA
+kernel itself: its speed, its rounding, and what it does with wrong input.
+
+Families whose flash attention in transformers 5.23 differs from their eager attention, steered or not, are not here:
+in Gemma 3 and 4 the tokens of an image no longer see later ones, PaliGemma 2's windows also cut its prefix, and
+GLM-4.5V and ERNIE 4.5 VL take the three rows of positions of a single prompt for three sequences.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+from transformers.integrations.flash_attention import flash_attention_forward
+
+from adaptvis_plugin.decoding import AdaptVis, Decoder, ScalingVis
+from tests import oracle, random_models
+from tests.families import FAMILIES
+from tests.families.build import IMAGE, NOT_TEXT, TEXT, Family, random_batch, random_model
+from tests.families.standard import CLIP, Square
+from tests.flash_on_cpu import Call, flash_on_cpu
+
+NEW_TOKENS = 5
+ALIKE = 1e-5  # two attention kernels
+TOLERANCE = 1e-4  # the decoder and the oracle
+GEMMA2 = {"model_type": "gemma2", "sliding_window": 12, "attn_logit_softcapping": 5.0, "query_pre_attn_scalar": 8}
+SOFTCAP = Family(
+    "llava (Gemma 2)",
+    "LlavaForConditionalGeneration",
+    {"vision_config": CLIP, "text_config": {**TEXT, **GEMMA2}, "image_token_index": IMAGE, "vision_feature_layer": -2},
+    Square(),
+)
+# The prompts of the largest batch are longer than every window.
+SPECIAL = {
+    "qwen2_vl": FAMILIES["qwen2_vl"],  # positions depend on the image
+    "mistral3": FAMILIES["mistral3"],  # a sliding window in every layer
+    "aya_vision": FAMILIES["aya_vision"],  # in some layers
+    "softcap": SOFTCAP,  # in some layers, with a softcap
+}
+WINDOWS = {"mistral3": 12, "aya_vision": 16, "softcap": 12}
+HEADS = (4, 2)  # of queries, and of keys and values
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and a batch, and what the oracle and `generate` need to know about them."""
+
+    model: Any
+    inputs: dict[str, Any]
+    image: int
+    oracle_options: dict[str, Any]
+    generation: dict[str, Any]
+
+    @property
+    def prompts(self) -> list[int]:
+        """The number of tokens of each prompt."""
+        lengths: list[int] = self.inputs["attention_mask"].sum(1).tolist()
+        return lengths
+
+    @property
+    def layers(self) -> int:
+        layers: int = self.model.config.get_text_config().num_hidden_layers
+        return layers
+
+    def expected(self, alpha: torch.Tensor) -> oracle.OracleResult:
+        return oracle.scaling_vis(self.model, self.inputs, self.image, alpha, NEW_TOKENS, **self.oracle_options)
+
+    def generate(self) -> Any:
+        options = {"max_new_tokens": NEW_TOKENS, "do_sample": False, **self.generation}
+        return self.model.generate(**self.inputs, **options, output_logits=True, return_dict_in_generate=True)
+
+
+def build(name: str, texts: list[int]) -> Case:
+    """Return a random model and a batch with one image in each row, padded on the left if the texts differ."""
+    if name == "llava":
+        model = random_models.random_model(name, kv_heads=2, seed=3)
+        inputs = random_models.random_batch(model, texts, seed=3)
+        return Case(model, inputs, random_models.IMAGE, {}, {})
+    family = SPECIAL[name]
+    inputs = random_batch(family, texts, [1] * len(texts))
+    oracle_options = {"own_positions": family.own_positions, "forbidden": NOT_TEXT}
+    return Case(random_model(family), inputs, IMAGE, oracle_options, {"suppress_tokens": NOT_TEXT})
+
+
+@pytest.fixture
+def calls() -> Iterator[list[Call]]:
+    with flash_on_cpu() as made:
+        yield made
+
+
+each_case = pytest.mark.parametrize("texts", [[3, 9, 5], [7]], ids=["padded", "one row"])
+each_model = pytest.mark.parametrize("name", ["llava", *SPECIAL])
+
+
+def of_prompt(calls: list[Call], case: Case) -> list[Call]:
+    """Return the calls in which the text decoder attended in the whole prompt. A vision tower's are not causal."""
+    return [call for call in calls if call.causal and call.queries == call.keys == case.prompts]
+
+
+@each_case
+@each_model
+def test_generate_gives_what_eager_attention_gives(name: str, texts: list[int], calls: list[Call]) -> None:
+    case = build(name, texts)
+    case.model.set_attn_implementation("eager")
+    eager = case.generate()
+    assert not calls
+    case.model.set_attn_implementation("flash_attention_2")
+    flash = case.generate()
+    torch.testing.assert_close(torch.stack(flash.logits), torch.stack(eager.logits), atol=ALIKE, rtol=0)
+    assert torch.equal(flash.sequences, eager.sequences)
+
+    text = [call for call in calls if call.causal]
+    prompt, later = text[: case.layers], text[case.layers :]
+    assert prompt == of_prompt(calls, case)
+    assert later and all(call.queries == [1] * len(texts) for call in later)
+    head_dim = prompt[0].query[-1]
+    tokens = (sum(case.prompts),) if len(texts) > 1 else (1, *case.prompts)
+    function = "flash_attn_varlen_func" if len(texts) > 1 else "flash_attn_func"
+    for call in prompt:
+        assert call.function == function
+        assert (call.query, call.key) == tuple((*tokens, heads, head_dim) for heads in HEADS)
+    # transformers hands over no window where every key is within it.
+    seen_back = {call.window[0] + 1 for call in prompt} - {0}
+    assert seen_back == ({WINDOWS[name]} if name in WINDOWS and max(case.prompts) > WINDOWS[name] else set())
+    assert {call.softcap for call in text} == {5.0 if name == "softcap" else 0.0}
+
+
+@each_case
+@each_model
+def test_steering_equals_two_complete_passes(name: str, texts: list[int], calls: list[Call]) -> None:
+    case = build(name, texts)
+    ones = torch.ones(len(texts))
+    expected = {alpha: case.expected(alpha * ones) for alpha in (1.0, 0.5, 1.5)}
+    effect = (expected[0.5].first_logits - expected[1.0].first_logits).abs().max()
+    assert effect > 100 * TOLERANCE, "steering must be visible for the comparison to mean anything"
+    confidence = expected[1.0].confidence
+    threshold = round(float(confidence.median()), 2)
+    alpha = torch.tensor([0.5 if round(float(c), 2) < threshold else 1.5 for c in confidence])
+    rowwise = case.expected(alpha)
+    assert not calls, "the oracle knows nothing of flash attention"
+
+    case.model.set_attn_implementation("flash_attention_2")
+    options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, **case.generation}
+    decoder = Decoder(case.model)
+    runs = [
+        (decoder.generate(case.inputs, ScalingVis(0.5), **options), expected[0.5]),
+        (decoder.generate(case.inputs, AdaptVis(0.5, 1.5, threshold), **options), rowwise),
+    ]
+    swept = decoder.sweep(case.inputs, [0.5, 1.5], **options)
+    runs += [(swept[value], result) for value, result in expected.items()]
+    for out, result in runs:
+        torch.testing.assert_close(out.first_logits, result.first_logits, atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(out.confidence, confidence, atol=TOLERANCE, rtol=0)
+        assert torch.equal(out.sequences, result.sequences)
+    assert len(of_prompt(calls, case)) == 3 * case.layers, "flash attention computed every prompt once"
+    assert case.model.config.get_text_config()._attn_implementation == "flash_attention_2"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_steering_loses_no_more_than_two_complete_passes(
+    dtype: torch.dtype, calls: list[Call]
+) -> None:
+    """The types that the kernel takes."""
+    ours = eager = 0.0
+    for seed in range(4):
+        model = random_models.random_model("llava", kv_heads=2, seed=seed)
+        inputs = random_models.random_batch(model, [5, 9, 3], seed=seed)
+        alphas = torch.full((3,), 0.5)
+        exact = oracle.scaling_vis(model, inputs, random_models.IMAGE, alphas, 1).first_logits
+        model = model.to(dtype)
+        model.set_attn_implementation("flash_attention_2")
+        inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
+        complete = oracle.scaling_vis(model, inputs, random_models.IMAGE, alphas, 1).first_logits
+        found = Decoder(model).generate(inputs, ScalingVis(0.5), max_new_tokens=2).first_logits
+        ours += float((found - exact).abs().mean())
+        eager += float((complete - exact).abs().mean())
+    assert ours <= 1.1 * eager
+    assert {call.dtype for call in calls} == {dtype}
+
+
+@pytest.mark.parametrize("texts", [[3, 9, 5], [7]], ids=["padded", "one row"])
+def test_a_prompt_in_two_pieces_is_the_same_prompt(texts: list[int], calls: list[Call]) -> None:
+    """The second piece has fewer queries than keys, and a query stands where the keys end."""
+    case = build("llava", texts)
+    case.model.set_attn_implementation("eager")
+    whole = case.model(**case.inputs).logits[:, -1]
+    case.model.set_attn_implementation("flash_attention_2")
+    ids, mask = case.inputs["input_ids"], case.inputs["attention_mask"]
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cut = ids.shape[1] - 2
+    first = {**case.inputs, "input_ids": ids[:, :cut], "attention_mask": mask[:, :cut]}
+    cache = case.model(**first, position_ids=positions[:, :cut], use_cache=True).past_key_values
+    second = {"input_ids": ids[:, cut:], "attention_mask": mask, "past_key_values": cache}
+    logits = case.model(**second, position_ids=positions[:, cut:]).logits[:, -1]
+    torch.testing.assert_close(logits, whole, atol=ALIKE, rtol=0)
+    assert calls[-1].queries == [2] * len(texts) and calls[-1].keys == case.prompts
+
+
+@pytest.mark.parametrize("queries", [1, 6])
+def test_a_mask_matrix_never_reaches_the_kernel_unnoticed(queries: int, calls: list[Call]) -> None:
+    """So a run without an error had none."""
+    model = build("llava", [3]).model
+    model.set_attn_implementation("flash_attention_2")
+    layer = model.get_decoder().layers[0].self_attn
+    query, key = torch.randn(2, 4, queries, 8), torch.randn(2, 2, 6, 8)
+    matrix = torch.ones(2, 1, queries, 6, dtype=torch.bool)
+    with pytest.raises((ValueError, IndexError)):
+        flash_attention_forward(layer, query, key, key, matrix)
+    assert not calls
+
+
+@pytest.mark.skipif(find_spec("flash_attn") is not None, reason="is about a machine without flash attention")
+def test_afterwards_transformers_finds_no_flash_attention() -> None:
+    model = build("llava", [3]).model
+    with flash_on_cpu():
+        model.set_attn_implementation("flash_attention_2")
+    model.set_attn_implementation("sdpa")
+    with pytest.raises(ImportError, match="FlashAttention2 has been toggled on"):
+        model.set_attn_implementation("flash_attention_2")
