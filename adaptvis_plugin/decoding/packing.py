@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import pad as padded
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -20,7 +21,7 @@ from adaptvis_plugin.decoding.finite import refuse, unusable
 from adaptvis_plugin.decoding.first_pass import around_first_pass
 from adaptvis_plugin.decoding.inspection import TextDecoder
 from adaptvis_plugin.decoding.recording import Recording
-from adaptvis_plugin.decoding.rows import KeysAndValues, attend
+from adaptvis_plugin.decoding.rows import additive, attend
 from adaptvis_plugin.decoding.steering import SteeredLayers, attention_under, has_kernel
 
 Choose = Callable[[torch.Tensor], torch.Tensor]
@@ -91,7 +92,8 @@ class PackedPass:
         """Return inputs for `generate` with a row for each branch, though each image only once."""
         image_columns = inputs["input_ids"] == self._text_decoder.image_token_id
         gain = torch.stack([torch.where(image_columns, alpha, 1.0) for alpha in self._alphas], 1)
-        self._steered = Copies(self._text_decoder, gain, keep_prompt=self._branches > 1)
+        self._steered = Copies(self._text_decoder, gain)
+        self._tokens = image_columns.shape[1]
         if self._branches == 1:
             return inputs
         tokens = inputs["input_ids"].shape
@@ -149,12 +151,19 @@ class PackedPass:
         refuse(unusable(self.logits).any(1), self._model.dtype, "the first token under steering")
         output.logits = self.logits.flatten(0, 1)[:, None]
         cache = output.past_key_values
+        _put_chosen(cache, self.copies, self.chosen)
         if self._branches == 1:
             self._swapped.close()
-            _keep_one(cache, self.copies, self.chosen[:, 0])
+            cache.crop(-self.copies)
+            for layer in cache.layers:
+                if hasattr(layer, "record_past"):
+                    layer.record_past = False  # a sliding window forgets again
         else:
-            _branch(cache, self.copies, self.chosen)
-            active.set(self._steered.branches())
+            cache.layers = [
+                layer if layer.keys is None else BranchLayer(layer.keys, layer.values, self._branches)
+                for layer in cache.layers
+            ]
+            active.set(Branches(self._steered.modules, self._branches, self._tokens - 1))
 
 
 class Copies(SteeredLayers):
@@ -164,93 +173,124 @@ class Copies(SteeredLayers):
         text_decoder: The text decoder.
         gain: The factor on each column's attention logit, for each copy: alpha on image tokens, 1 elsewhere; shape
             (batch, copies, prompt tokens), fp32.
-        keep_prompt: Whether to keep the keys and values of the prompt for `branches`.
     """
 
-    def __init__(self, text_decoder: TextDecoder, gain: torch.Tensor, *, keep_prompt: bool) -> None:
+    def __init__(self, text_decoder: TextDecoder, gain: torch.Tensor) -> None:
         super().__init__(text_decoder)
         self._copies = gain.shape[1]
-        self._gain = gain.flatten(0, 1)
-        self._prompt: dict[nn.Module, KeysAndValues] | None = {} if keep_prompt else None
+        self._gain = torch.cat([gain, gain.new_ones(*gain.shape[:2], self._copies)], -1)[:, None]
+        self._masks = OncePerMask(self._mask)
 
     def attend(self, call: AttentionCall) -> torch.Tensor:
         """Attend with the model's own kernel in the prompt's rows, and by the formula in those of the copies."""
         self.count(call)
-        copies = self._copies
-        prompt = call.without_last(copies)
-        earlier = (prompt.key[:, :, :-1], prompt.value[:, :, :-1])
-        if self._prompt is not None:
-            self._prompt[call.module] = earlier
-        query, key, value = (
-            tensor[:, :, -copies:].transpose(1, 2).flatten(0, 1) for tensor in (call.query, call.key, call.value)
-        )
-        mask = prompt.mask_of(-1, prompt.key.shape[2])
-        if mask is not None and len(mask) > 1:
-            mask = mask.repeat_interleave(copies, 0)
-        rows = attend(query, earlier, (key[:, :, None], value[:, :, None]), mask, self._gain, **call.options)
-        return torch.cat([prompt.run(), rows.unflatten(0, (-1, copies))], 1)
+        mask = self._masks(call)
+        copies = attend(call.query[:, :, -self._copies :], call.key, call.value, mask, self._gain, **call.options)
+        return torch.cat([call.without_last(self._copies).run(), copies], 1)
 
-    def branches(self) -> "Branches":
-        """Return how branches attend to the prompt in later passes."""
-        assert self._prompt is not None
-        return Branches(self.modules, self._prompt)
+    def _mask(self, call: AttentionCall) -> torch.Tensor:
+        """Let each copy see what the last prompt token sees, but itself in that token's place."""
+        copies, columns = self._copies, call.key.shape[2]
+        mask = call.key.new_full((copies, columns), -torch.inf, dtype=torch.float32)
+        mask[:, : -1 - copies] = 0
+        mask[:, -copies:].fill_diagonal_(0)
+        seen = call.without_last(copies).mask_of(-1, columns - copies)
+        return mask[None, None] if seen is None else mask + padded(additive(seen), (0, copies))
 
 
 class Branches:
-    """Several branches of a prompt, one row each, that attend to the prompt's keys and values and to their own.
+    """The branches of each prompt, one row each: all attend to the prompt, and each to its own tokens.
 
     Args:
         modules: See `Steering`.
-        prompt: The keys and values of each layer, shape (prompts, key/value heads, tokens before the last, dim).
+        branches: The number of branches.
+        before: The number of prompt tokens before the last one.
     """
 
-    def __init__(self, modules: frozenset[nn.Module], prompt: dict[nn.Module, KeysAndValues]) -> None:
+    def __init__(self, modules: frozenset[nn.Module], branches: int, before: int) -> None:
         self.modules = modules
-        self._prompt = prompt
+        self._branches = branches
+        self._before = before
+        self._masks = OncePerMask(self._mask)
 
     def attend(self, call: AttentionCall) -> torch.Tensor:
-        """Attend with one query in each row; the cache holds the branches' own keys and values."""
-        prompt = self._prompt[call.module]
-        mask = call.mask_of(-1, prompt[0].shape[2] + call.key.shape[2])
-        return attend(call.query[:, :, -1], prompt, (call.key, call.value), mask, None, **call.options)[:, None]
+        """Attend with one query in each row, to the keys and values of its prompt's branches (see `BranchLayer`)."""
+        query = call.query[:, :, 0].unflatten(0, (-1, self._branches)).transpose(1, 2)
+        return attend(query, call.key, call.value, self._masks(call), None, **call.options).flatten(0, 1)[:, None]
+
+    def _mask(self, call: AttentionCall) -> torch.Tensor:
+        """Let each branch see the prompt as the model says, and of the tokens after it only its own."""
+        branches, before = self._branches, self._before
+        steps = (call.key.shape[2] - before) // branches
+        mask = call.key.new_full((branches, before + steps * branches), -torch.inf, dtype=torch.float32)
+        mask[:, :before] = 0
+        mask[:, before:].view(branches, steps, branches).diagonal(dim1=0, dim2=2).zero_()
+        seen = call.mask_of(-1, before + steps)
+        if seen is None:
+            return mask[None, None]
+        seen = additive(seen).expand(len(call.query), -1, -1, -1)
+        by_branch = seen[:, :, 0].unflatten(0, (-1, branches)).transpose(1, 2)
+        columns = [by_branch[..., :before], by_branch[..., before:].repeat_interleave(branches, -1)]
+        return mask + torch.cat(columns, -1)
 
 
-class _BranchLayer(DynamicLayer):
-    """The keys and values of each branch: the last prompt token under its coefficient, and what follows."""
+class OncePerMask:
+    """Builds a mask from a layer's mask, once for all layers of a pass that share it."""
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, tokens_before: int) -> None:
+    def __init__(self, build: Callable[[AttentionCall], torch.Tensor]) -> None:
+        self._build = build
+        self._columns = 0
+        self._built: dict[tuple[int, Any], tuple[torch.Tensor | None, torch.Tensor]] = {}
+
+    def __call__(self, call: AttentionCall) -> torch.Tensor:
+        """Return the mask for a layer."""
+        if call.key.shape[2] != self._columns:  # another pass
+            self._columns = call.key.shape[2]
+            self._built.clear()
+        key = (id(call.mask), call.options.get("sliding_window"), call.key.device)
+        if key not in self._built:
+            self._built[key] = (call.mask, self._build(call))  # the layer's mask is kept, so that its id stays its own
+        return self._built[key][1]
+
+
+class BranchLayer(DynamicLayer):
+    """The keys and values of a layer for all branches of a prompt.
+
+    The columns are the prompt's tokens before the last one, then the last one under each branch's coefficient, then
+    the first new token of each branch, and so on. The model sees one row for each branch.
+
+    Args:
+        keys: Shape (batch, key/value heads, tokens before and branches, head dim).
+        values: Shape (batch, key/value heads, tokens before and branches, value dim).
+        branches: The number of branches.
+    """
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, branches: int) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)
         self.keys, self.values = keys, values
-        self._tokens_before = tokens_before
+        self._branches = branches
+        self._before = keys.shape[2] - branches
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append one token of each branch, shape (batch and branches, key/value heads, 1, dim)."""
+        keys, values = (
+            states[:, :, 0].unflatten(0, (-1, self._branches)).transpose(1, 2) for states in (key_states, value_states)
+        )
+        return super().update(keys, values)
 
     def get_seq_length(self) -> int:
-        """Count the tokens of the prompt too, so that masks have their columns."""
-        return self._tokens_before + super().get_seq_length()
+        """Count the tokens of one branch, prompt included."""
+        return self._before + (self.keys.shape[2] - self._before) // self._branches
 
 
-def _keep_one(cache: DynamicCache, copies: int, chosen: torch.Tensor) -> None:
-    """Put the chosen copy of each row in the place of the last prompt token, and take the copies out."""
+def _put_chosen(cache: DynamicCache, copies: int, chosen: torch.Tensor) -> None:
+    """Put the chosen rows in the place of the last prompt token and those behind it."""
     for layer in cache.layers:
-        for states in (layer.keys, layer.values):  # type: ignore[union-attr]
-            if states is not None:
-                row = chosen.to(states.device)
-                last = states[torch.arange(len(row), device=row.device), :, row - 1 - copies]
-                states[:, :, -1 - copies] = last
-    cache.crop(-copies)
-    for layer in cache.layers:
-        if hasattr(layer, "record_past"):
-            layer.record_past = False  # a sliding window forgets again
-
-
-def _branch(cache: DynamicCache, copies: int, chosen: torch.Tensor) -> None:
-    """Leave only the branches' own keys and values in the cache: those of the chosen copies."""
-    for index, layer in enumerate(cache.layers):
-        if layer.keys is None:
-            continue  # it shares those of another layer
-        own = []
         for states in (layer.keys, layer.values):
-            row = torch.arange(len(chosen), device=states.device)[:, None]
-            picked = states[row, :, chosen.to(states.device) - 1 - copies]
-            own.append(picked.flatten(0, 1)[:, :, None])
-        cache.layers[index] = _BranchLayer(*own, layer.keys.shape[2] - 1 - copies)
+            if states is not None:  # otherwise the layer shares those of another one
+                row = torch.arange(len(chosen), device=states.device)[:, None]
+                picked = states[row, :, chosen.to(states.device) - 1 - copies].transpose(1, 2)
+                states[:, :, states.shape[2] - 1 - copies :][:, :, : chosen.shape[1]] = picked

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from adaptvis_plugin.decoding.attention import AttentionCall, Steering, active, is_flash, over
 from adaptvis_plugin.decoding.first_pass import around_first_pass
 from adaptvis_plugin.decoding.inspection import TextDecoder
-from adaptvis_plugin.decoding.rows import attend
+from adaptvis_plugin.decoding.rows import additive, attend
 
 
 class SteeredLayers:
@@ -49,14 +49,14 @@ class LastRow(SteeredLayers):
 
     def __init__(self, text_decoder: TextDecoder, gain: torch.Tensor) -> None:
         super().__init__(text_decoder)
-        self._gain = gain
+        self._gain = gain[:, None, None]
 
     def attend(self, call: AttentionCall) -> torch.Tensor:
         """Attend with the model's own kernel, and replace the last row."""
         self.count(call)
-        earlier, own = ((call.key[:, :, part], call.value[:, :, part]) for part in (slice(-1), slice(-1, None)))
         mask = call.mask_of(-1, call.key.shape[2])
-        row = attend(call.query[:, :, -1], earlier, own, mask, self._gain, **call.options)[:, None]
+        mask = None if mask is None else additive(mask)
+        row = attend(call.query[:, :, -1:], call.key, call.value, mask, self._gain, **call.options)
         return torch.cat([call.run()[:, :-1], row], 1)
 
 
