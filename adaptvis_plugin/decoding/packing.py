@@ -288,9 +288,11 @@ class BranchLayer(DynamicLayer):
 
 def _put_chosen(cache: DynamicCache, copies: int, chosen: torch.Tensor) -> None:
     """Put the chosen rows in the place of the last prompt token and those behind it."""
+    rows = torch.arange(len(chosen), device=chosen.device)[:, None]
+    columns = chosen - 1 - copies
     for layer in cache.layers:
         for states in (layer.keys, layer.values):
             if states is not None:  # otherwise the layer shares those of another one
-                row = torch.arange(len(chosen), device=states.device)[:, None]
-                picked = states[row, :, chosen.to(states.device) - 1 - copies].transpose(1, 2)
-                states[:, :, states.shape[2] - 1 - copies :][:, :, : chosen.shape[1]] = picked
+                last = states[:, :, -1 - copies :]
+                picked = last[rows.to(states.device), :, columns.to(states.device)]
+                last[:, :, : chosen.shape[1]] = picked.transpose(1, 2)

@@ -1,5 +1,6 @@
 """Whether a model has changed: if so, later batches cannot use what it computed before."""
 
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -23,18 +24,22 @@ def model_fingerprint(model: nn.Module) -> tuple[Any, ...] | None:
         Something to compare with ==. None if the model does not count its changes (for example because it was created
         in inference mode), or if the values of its tensors cannot be read.
     """
-    try:
-        tensors = [(id(t), t.data_ptr(), t._version) for t in chain(model.parameters(), model.buffers())]
-        samples = _samples(model)
-    except (RuntimeError, TypeError):
-        return None
-    modules = []
+    # One walk over the modules' own dictionaries: this runs for every batch.
+    modules: list[Any] = []
+    parameters: list[torch.Tensor | None] = []
+    buffers: list[torch.Tensor | None] = []
     for module in model.modules():
         own = vars(module)
+        parameters.extend(own["_parameters"].values())
+        buffers.extend(own["_buffers"].values())
         hooks = chain(own["_forward_pre_hooks"].items(), own["_forward_hooks"].items())
         adapters = [str(own[name]) for name in _ADAPTERS if name in own] if "merged_adapters" in own else ()
         modules.append((id(module), *(key for key, hook in hooks if not _records(hook)), *adapters))
-    return tensors, modules, samples
+    try:
+        tensors = [(id(t), t.data_ptr(), t._version) for t in chain(parameters, buffers) if t is not None]
+        return tensors, modules, _samples(parameters)
+    except (RuntimeError, TypeError):
+        return None
 
 
 def _records(hook: Any) -> bool:
@@ -42,12 +47,13 @@ def _records(hook: Any) -> bool:
     return getattr(hook, "__module__", None) == "transformers.utils.output_capturing"
 
 
-def _samples(model: nn.Module) -> list[list[float]]:
-    """Return values from all over each parameter, per device."""
-    devices: dict[torch.device, list[torch.Tensor]] = {}
-    for parameter in model.parameters():
-        if parameter.device.type != "meta":  # offloaded: the values are elsewhere
-            flat = parameter.detach().reshape(-1)
-            devices.setdefault(parameter.device, []).append(flat[:: max(1, len(flat) // _SAMPLES)].float())
+@torch.inference_mode()
+def _samples(parameters: Iterable[torch.Tensor | None]) -> list[list[float]]:
+    """Return values from all over each parameter, per device and dtype."""
+    values: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
+    for parameter in parameters:
+        if parameter is not None and parameter.device.type != "meta":  # offloaded: the values are elsewhere
+            some = parameter.reshape(-1)[:: max(1, parameter.numel() // _SAMPLES)]
+            values.setdefault((parameter.device, parameter.dtype), []).append(some)
     # NaN would differ from itself.
-    return [torch.cat(values).nan_to_num().tolist() for values in devices.values()]
+    return [torch.cat(parts).float().nan_to_num().tolist() for parts in values.values()]
