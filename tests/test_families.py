@@ -34,12 +34,18 @@ def test_a_row_that_ends_in_the_image_is_exact_too(name: str) -> None:
     assert measured.same_plain_text
 
 
+@pytest.mark.parametrize("image_last", [False, True])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_two_passes_are_made_only_where_the_last_token_holds_a_feature(name: str) -> None:
-    """In Ovis2 the token that closes an image holds a feature too; elsewhere such tokens are words."""
+def test_a_sweep_equals_complete_eager_passes(name: str, image_last: bool) -> None:
+    measured = measure(name, image_last)
+    assert measured.sweep_difference <= TOLERANCE
+    assert measured.same_swept_text
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_prompt_that_ends_in_an_image_takes_two_passes_only_if_its_last_token_is_a_feature(name: str) -> None:
     family = FAMILIES[name]
-    last = random_batch(family, IMAGE_LAST)["input_ids"][:, -1]
-    feature = bool((last == IMAGE).any()) or name == "ovis2"
+    feature = bool((random_batch(family, IMAGE_LAST)["input_ids"][:, -1] == IMAGE).any())
     assert measure(name, image_last=True).mode == ("two passes" if feature else family.mode)
 
 

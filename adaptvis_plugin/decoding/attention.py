@@ -5,9 +5,8 @@ layer's call to the steering that is active in this thread. If none is active, o
 decoder, the model's own kernel attends as always.
 """
 
-import dataclasses
 import sys
-from collections.abc import Set
+from collections.abc import Callable, Set
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -70,7 +69,7 @@ class AttentionCall:
         if isinstance(options.get("position_ids"), torch.Tensor):
             options = {**options, "position_ids": options["position_ids"][..., :-count]}
         query, key, value = (tensor[:, :, :-count] for tensor in (self.query, self.key, self.value))
-        return dataclasses.replace(self, query=query, key=key, value=value, mask=mask, options=options)
+        return AttentionCall(self.kernel, self.module, query, key, value, mask, options)
 
     def mask_of(self, row: int, columns: int) -> torch.Tensor | None:
         """Return which of the first columns a query sees.
@@ -92,14 +91,31 @@ class AttentionCall:
         return None if visible is None else visible[:, None, None]
 
 
+class OncePerMask:
+    """Builds a mask from a layer's mask, once for all layers of a pass that share it."""
+
+    def __init__(self, build: Callable[[AttentionCall], torch.Tensor]) -> None:
+        self._build = build
+        self._columns = 0
+        self._built: dict[tuple[Any, ...], tuple[torch.Tensor | None, torch.Tensor]] = {}
+
+    def __call__(self, call: AttentionCall) -> torch.Tensor:
+        """Return the mask for a layer."""
+        if call.key.shape[2] != self._columns:  # another pass
+            self._columns = call.key.shape[2]
+            self._built.clear()
+        key = (id(call.mask), call.options.get("sliding_window"), call.key.device)
+        if key not in self._built:
+            self._built[key] = (call.mask, self._build(call))  # the layer's mask is kept, so that its id stays its own
+        return self._built[key][1]
+
+
 class Steering(Protocol):
-    """What happens to the attention of the text decoder during a pass.
+    """What happens to the attention of the text decoder during a pass."""
 
-    Attributes:
-        modules: The attention modules of the text decoder. Any other module attends as always.
-    """
-
-    modules: Set[nn.Module]
+    @property
+    def modules(self) -> Set[nn.Module]:
+        """The attention modules of the text decoder. Any other module attends as always."""
 
     def attend(self, call: AttentionCall) -> torch.Tensor:
         """Return the layer's output, shape (batch, queries, heads, value dim)."""

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import BatchFeature, GenerationConfig
+from transformers import BatchFeature
 
 from adaptvis_plugin.decoding.greedy import Greedy
 from adaptvis_plugin.decoding.inspection import inspect_model, unwrapped
@@ -29,6 +29,7 @@ from adaptvis_plugin.decoding.packing import Choose, InexactError, PackedPass
 from adaptvis_plugin.decoding.passes import generate
 from adaptvis_plugin.decoding.prefix import SharedPrefixes
 from adaptvis_plugin.decoding.steering import steer
+from adaptvis_plugin.decoding.validation import checked
 
 log = logging.getLogger(__name__)
 
@@ -198,9 +199,9 @@ class Decoder:
             batch = self._check(inputs, greedy, steered=len(coefficients) > 1)
             if len(coefficients) == 1:
                 return {1.0: self._plain(batch, greedy)}
-
-            every = torch.arange(len(coefficients), device=self.model.device)
-            results = self._in_one_pass(batch, coefficients, greedy, lambda c: every.expand(len(c), -1), len(every))
+            results = self._in_one_pass(
+                batch, coefficients, greedy, lambda c: _everything(c, len(coefficients)), branches=len(coefficients)
+            )
             if results is None:
                 plain = self._plain(batch, greedy)
                 alphas_by_row = [torch.full_like(plain.confidence, value) for value in coefficients[1:]]
@@ -209,18 +210,9 @@ class Decoder:
         return dict(zip(coefficients, results, strict=True))
 
     def _check(self, inputs: BatchFeature | dict[str, Any], greedy: Greedy, *, steered: bool) -> dict[str, Any]:
-        """Refuse a batch that cannot be decoded, and give it a mask."""
-        self._refuse_train_mode()
-        attention_mask = _mask(inputs, greedy.config)
-        if steered:
-            self._refuse_changing_rope(int(attention_mask.sum(1).max()))
-        if inputs.get("pixel_values") is not None and not bool((inputs["input_ids"] == self.image_token_id).any()):
-            raise ValueError(
-                f"images were given but no prompt holds the image token (id {self.image_token_id}); build the prompts "
-                "with the processor's image token or chat template, and without truncation"
-            )
-        self.stats.rows += len(inputs["input_ids"])
-        return {**inputs, "attention_mask": attention_mask}
+        batch = checked(inputs, self.model, self._text_decoder, greedy.config, steered=steered)
+        self.stats.rows += len(batch["input_ids"])
+        return batch
 
     def _plain(self, batch: dict[str, Any], greedy: Greedy) -> Decoded:
         """Decode a batch unsteered."""
@@ -275,15 +267,13 @@ class Decoder:
         alpha = alpha.masked_fill(~self._rows_with_image(batch).to(alpha.device), 1.0)
         gain = torch.where(batch["input_ids"] == self.image_token_id, alpha[:, None].to(batch["input_ids"].device), 1.0)
         with steer(self.model, self._text_decoder, gain):
-            made = generate(
-                self.model, self._text_decoder, batch, greedy, first_token="the first token under steering"
-            )
+            made = generate(self.model, self._text_decoder, batch, greedy, first_token="the first token under steering")
         self.stats.full_passes += 1
         return Decoded(made.sequences, confidence, alpha, made.first.logits[:, 0])
 
     def _rows_with_image(self, batch: dict[str, Any]) -> torch.Tensor:
         """Mark the rows with something to steer, shape (batch,), and log once if there are others."""
-        having = (batch["input_ids"] == self.image_token_id).any(1)
+        having: torch.Tensor = (batch["input_ids"] == self.image_token_id).any(1)
         if not self._warned_of_rows_without_image and not bool(having.all()):
             self._warned_of_rows_without_image = True
             rows = (~having).nonzero().flatten().tolist()
@@ -291,24 +281,14 @@ class Decoder:
             log.warning("rows %s hold no image token and are decoded unsteered (alpha 1), as all such rows are", rows)
         return having
 
-    def _refuse_train_mode(self) -> None:
-        if any(module.training for module in self.model.modules()):
-            raise ValueError(
-                f"{type(self.model).__name__} is in train mode, where dropout changes the answers; call model.eval()"
-            )
-
-    def _refuse_changing_rope(self, length: int) -> None:
-        limit = self._text_decoder.dynamic_rope_limit
-        if limit is not None and length > limit:
-            raise ValueError(
-                f"a prompt of {length} tokens: past {limit} positions this model's dynamic rope depends on what was "
-                "decoded before, so that steering would not be exact; shorten the prompt, or load the checkpoint with "
-                "another rope_type"
-            )
-
 
 def _distinct(*coefficients: float) -> list[float]:
     return list(dict.fromkeys(map(float, coefficients)))
+
+
+def _everything(confidence: torch.Tensor, coefficients: int) -> torch.Tensor:
+    """Choose all coefficients for each row, shape (batch, coefficients)."""
+    return torch.arange(coefficients, device=confidence.device).expand(len(confidence), -1)
 
 
 def _places(method: Method, confidence: torch.Tensor, coefficients: list[float]) -> torch.Tensor:
@@ -325,26 +305,3 @@ def _places(method: Method, confidence: torch.Tensor, coefficients: list[float])
             "alphas must name every coefficient that choose may return"
         )
     return found.long().argmax(1, keepdim=True)
-
-
-def _mask(inputs: BatchFeature | dict[str, Any], config: GenerationConfig) -> torch.Tensor:
-    """Return the attention mask as integers, whatever its type; without one, the mask that `generate` infers.
-
-    Raises:
-        ValueError: If its shape is not that of the prompts, or a row ends in padding.
-    """
-    input_ids, mask = inputs["input_ids"], inputs.get("attention_mask")
-    if mask is None:
-        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-        pad = config.pad_token_id
-        mask = torch.ones_like(input_ids) if pad is None or pad in ends else input_ids != pad
-    if mask.shape != input_ids.shape:
-        raise ValueError(
-            f"attention_mask has shape {tuple(mask.shape)} and input_ids {tuple(input_ids.shape)}; give the mask that "
-            "the processor returns, of shape (batch, tokens)"
-        )
-    if not bool(mask[:, -1].all()):
-        rows = (mask[:, -1] == 0).nonzero().flatten().tolist()
-        raise ValueError(f"rows {rows} end in padding; pad on the left (processor.tokenizer.padding_side = 'left')")
-    # As signed integers: the padding's end is found by differences, which booleans and unsigned integers do not have.
-    return (mask != 0).long()

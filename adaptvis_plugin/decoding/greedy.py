@@ -103,6 +103,14 @@ class Greedy:
         config.update(max_new_tokens=1, min_new_tokens=None, min_length=0, stop_strings=None)
         return Greedy(config, {name: value for name, value in self.options.items() if name not in _PER_TOKEN})
 
+    def by_branch(self, branches: int) -> "Greedy":
+        """Return the same for a call with several rows for each prompt, which follow each other."""
+        allowed = self.options.get("prefix_allowed_tokens_fn")
+        if allowed is None:
+            return self
+        options = {**self.options, "prefix_allowed_tokens_fn": lambda row, ids: allowed(row // branches, ids)}
+        return Greedy(self.config, options)
+
     def generate(self, model: PreTrainedModel, inputs: Mapping[str, Any]) -> GenerateDecoderOnlyOutput:
         """Call the model's `generate`."""
         output = cast(Any, model).generate(**inputs, generation_config=self.config, **self.options)

@@ -3,7 +3,7 @@
 In a causal decoder no prompt token sees the copies, so the model's own kernel computes the prompt's rows as ever. Each
 copy sees the tokens before the last one, under a coefficient of its own, and itself. So one pass gives the logits of
 the plain model and of each coefficient. A prompt is then decoded in one branch, whose cache is the prompt with the
-chosen copy in the place of the last token, or in several branches, which share the cache of the prompt.
+chosen copy in the place of the last token, or in several branches (see `branches`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +11,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.functional import pad as padded
-from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import Cache, PreTrainedModel
 
-from adaptvis_plugin.decoding.attention import AttentionCall, active
+from adaptvis_plugin.decoding.attention import AttentionCall, OncePerMask, active
+from adaptvis_plugin.decoding.branches import Branches, BranchLayer
 from adaptvis_plugin.decoding.finite import refuse, unusable
 from adaptvis_plugin.decoding.first_pass import around_first_pass
 from adaptvis_plugin.decoding.inspection import TextDecoder
@@ -54,6 +53,7 @@ class PackedPass:
 
     Attributes:
         copies: The number of copies.
+        branches: The number of branches of each prompt.
         chosen: What `choose` returned.
         logits: Logits of the first token of each branch; shape (batch, branches, vocabulary), fp32.
     """
@@ -70,10 +70,10 @@ class PackedPass:
         choose: Choose,
     ) -> None:
         self.copies = len(alphas)
+        self.branches = branches
         self._model = model
         self._text_decoder = text_decoder
         self._alphas = alphas
-        self._branches = branches
         self._choose = choose
         self._swapped = ExitStack()
 
@@ -93,18 +93,18 @@ class PackedPass:
         image_columns = inputs["input_ids"] == self._text_decoder.image_token_id
         gain = torch.stack([torch.where(image_columns, alpha, 1.0) for alpha in self._alphas], 1)
         self._steered = Copies(self._text_decoder, gain)
-        self._tokens = image_columns.shape[1]
-        if self._branches == 1:
+        if self.branches == 1:
             return inputs
         tokens = inputs["input_ids"].shape
-        aligned = {k: v for k, v in inputs.items() if getattr(v, "shape", None) == tokens}
-        # Some families derive positions from the images, which must not be counted once more for each branch.
-        positions = inputs.get("position_ids")
-        if positions is None:
-            others = {k: v for k, v in inputs.items() if k != "input_ids"}
-            positions = self._model._prepare_position_ids_for_generation(inputs["input_ids"], others)
-        aligned["position_ids"] = positions
-        return {**inputs, **{name: value.repeat_interleave(self._branches, -2) for name, value in aligned.items()}}
+        aligned = {name: value for name, value in inputs.items() if getattr(value, "shape", None) == tokens}
+        if inputs.get("position_ids") is None:
+            # Some families derive positions from the images, of which there is only one for all branches.
+            others = {name: value for name, value in inputs.items() if name != "input_ids"}
+            prepare: Any = self._model._prepare_position_ids_for_generation
+            aligned["position_ids"] = prepare(inputs["input_ids"], others)
+        else:
+            aligned["position_ids"] = inputs["position_ids"]
+        return {**inputs, **{name: value.repeat_interleave(self.branches, -2) for name, value in aligned.items()}}
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -113,23 +113,24 @@ class PackedPass:
             yield
 
     def _before(self, options: dict[str, Any]) -> dict[str, Any]:
-        if isinstance(options.get("past_key_values"), Cache):
-            options["past_key_values"].activate_past_recording()
+        cache = options.get("past_key_values")
+        if isinstance(cache, Cache):
+            cache.activate_past_recording()  # so that a sliding window loses nothing that is needed without the copies
         self._swapped.enter_context(attention_under(self._text_decoder, self._steered))
         tokens = options["input_ids"].shape
         packed = {
             name: self._packed(value)
             for name, value in options.items()
-            if name in ("attention_mask", "position_ids") or getattr(value, "shape", None) == tokens
             if value is not None
+            and (name in ("attention_mask", "position_ids") or getattr(value, "shape", None) == tokens)
         }
         if options.get("logits_to_keep"):
             packed["logits_to_keep"] = options["logits_to_keep"] + self.copies
         return {**options, **packed}
 
     def _packed(self, value: torch.Tensor) -> torch.Tensor:
-        """Take one row for each prompt, and append the copies: shape (..., rows, tokens)."""
-        value = value[..., :: self._branches, :]
+        """Take one row for each prompt, and append the copies; shape (..., rows, tokens)."""
+        value = value[..., :: self.branches, :]
         return torch.cat([value, value[..., -1:].expand(*value.shape[:-1], self.copies)], -1)
 
     def ended(self, recording: Recording, output: Any) -> None:
@@ -150,9 +151,9 @@ class PackedPass:
         self.logits = recording.logits[rows, self.chosen]
         refuse(unusable(self.logits).any(1), self._model.dtype, "the first token under steering")
         output.logits = self.logits.flatten(0, 1)[:, None]
-        cache = output.past_key_values
-        _put_chosen(cache, self.copies, self.chosen)
-        if self._branches == 1:
+        cache: Any = output.past_key_values
+        before = _put_chosen(cache, self.copies, self.chosen)
+        if self.branches == 1:
             self._swapped.close()
             cache.crop(-self.copies)
             for layer in cache.layers:
@@ -160,10 +161,10 @@ class PackedPass:
                     layer.record_past = False  # a sliding window forgets again
         else:
             cache.layers = [
-                layer if layer.keys is None else BranchLayer(layer.keys, layer.values, self._branches)
+                layer if layer.keys is None else BranchLayer(layer.keys, layer.values, self.branches)
                 for layer in cache.layers
             ]
-            active.set(Branches(self._steered.modules, self._branches, self._tokens - 1))
+            active.set(Branches(self._steered.modules, self.branches, before))
 
 
 class Copies(SteeredLayers):
@@ -178,14 +179,14 @@ class Copies(SteeredLayers):
     def __init__(self, text_decoder: TextDecoder, gain: torch.Tensor) -> None:
         super().__init__(text_decoder)
         self._copies = gain.shape[1]
-        self._gain = torch.cat([gain, gain.new_ones(*gain.shape[:2], self._copies)], -1)[:, None]
+        self._gain = padded(gain, (0, self._copies), value=1.0)[:, None]
         self._masks = OncePerMask(self._mask)
 
     def attend(self, call: AttentionCall) -> torch.Tensor:
         """Attend with the model's own kernel in the prompt's rows, and by the formula in those of the copies."""
         self.count(call)
-        mask = self._masks(call)
-        copies = attend(call.query[:, :, -self._copies :], call.key, call.value, mask, self._gain, **call.options)
+        query, gain = call.query[:, :, -self._copies :], self._gain.to(call.key.device)
+        copies = attend(query, call.key, call.value, self._masks(call), gain, **call.options)
         return torch.cat([call.without_last(self._copies).run(), copies], 1)
 
     def _mask(self, call: AttentionCall) -> torch.Tensor:
@@ -198,101 +199,20 @@ class Copies(SteeredLayers):
         return mask[None, None] if seen is None else mask + padded(additive(seen), (0, copies))
 
 
-class Branches:
-    """The branches of each prompt, one row each: all attend to the prompt, and each to its own tokens.
+def _put_chosen(cache: Any, copies: int, chosen: torch.Tensor) -> int:
+    """Put the chosen rows in the place of the last prompt token and those behind it.
 
-    Args:
-        modules: See `Steering`.
-        branches: The number of branches.
-        before: The number of prompt tokens before the last one.
+    Returns:
+        The number of prompt tokens before the last one.
     """
-
-    def __init__(self, modules: frozenset[nn.Module], branches: int, before: int) -> None:
-        self.modules = modules
-        self._branches = branches
-        self._before = before
-        self._masks = OncePerMask(self._mask)
-
-    def attend(self, call: AttentionCall) -> torch.Tensor:
-        """Attend with one query in each row, to the keys and values of its prompt's branches (see `BranchLayer`)."""
-        query = call.query[:, :, 0].unflatten(0, (-1, self._branches)).transpose(1, 2)
-        return attend(query, call.key, call.value, self._masks(call), None, **call.options).flatten(0, 1)[:, None]
-
-    def _mask(self, call: AttentionCall) -> torch.Tensor:
-        """Let each branch see the prompt as the model says, and of the tokens after it only its own."""
-        branches, before = self._branches, self._before
-        steps = (call.key.shape[2] - before) // branches
-        mask = call.key.new_full((branches, before + steps * branches), -torch.inf, dtype=torch.float32)
-        mask[:, :before] = 0
-        mask[:, before:].view(branches, steps, branches).diagonal(dim1=0, dim2=2).zero_()
-        seen = call.mask_of(-1, before + steps)
-        if seen is None:
-            return mask[None, None]
-        seen = additive(seen).expand(len(call.query), -1, -1, -1)
-        by_branch = seen[:, :, 0].unflatten(0, (-1, branches)).transpose(1, 2)
-        columns = [by_branch[..., :before], by_branch[..., before:].repeat_interleave(branches, -1)]
-        return mask + torch.cat(columns, -1)
-
-
-class OncePerMask:
-    """Builds a mask from a layer's mask, once for all layers of a pass that share it."""
-
-    def __init__(self, build: Callable[[AttentionCall], torch.Tensor]) -> None:
-        self._build = build
-        self._columns = 0
-        self._built: dict[tuple[int, Any], tuple[torch.Tensor | None, torch.Tensor]] = {}
-
-    def __call__(self, call: AttentionCall) -> torch.Tensor:
-        """Return the mask for a layer."""
-        if call.key.shape[2] != self._columns:  # another pass
-            self._columns = call.key.shape[2]
-            self._built.clear()
-        key = (id(call.mask), call.options.get("sliding_window"), call.key.device)
-        if key not in self._built:
-            self._built[key] = (call.mask, self._build(call))  # the layer's mask is kept, so that its id stays its own
-        return self._built[key][1]
-
-
-class BranchLayer(DynamicLayer):
-    """The keys and values of a layer for all branches of a prompt.
-
-    The columns are the prompt's tokens before the last one, then the last one under each branch's coefficient, then
-    the first new token of each branch, and so on. The model sees one row for each branch.
-
-    Args:
-        keys: Shape (batch, key/value heads, tokens before and branches, head dim).
-        values: Shape (batch, key/value heads, tokens before and branches, value dim).
-        branches: The number of branches.
-    """
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, branches: int) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self.keys, self.values = keys, values
-        self._branches = branches
-        self._before = keys.shape[2] - branches
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append one token of each branch, shape (batch and branches, key/value heads, 1, dim)."""
-        keys, values = (
-            states[:, :, 0].unflatten(0, (-1, self._branches)).transpose(1, 2) for states in (key_states, value_states)
-        )
-        return super().update(keys, values)
-
-    def get_seq_length(self) -> int:
-        """Count the tokens of one branch, prompt included."""
-        return self._before + (self.keys.shape[2] - self._before) // self._branches
-
-
-def _put_chosen(cache: DynamicCache, copies: int, chosen: torch.Tensor) -> None:
-    """Put the chosen rows in the place of the last prompt token and those behind it."""
     rows = torch.arange(len(chosen), device=chosen.device)[:, None]
     columns = chosen - 1 - copies
+    before = 0
     for layer in cache.layers:
         for states in (layer.keys, layer.values):
             if states is not None:  # otherwise the layer shares those of another one
-                last = states[:, :, -1 - copies :]
+                before = states.shape[2] - 1 - copies
+                last = states[:, :, before:]
                 picked = last[rows.to(states.device), :, columns.to(states.device)]
                 last[:, :, : chosen.shape[1]] = picked.transpose(1, 2)
+    return before

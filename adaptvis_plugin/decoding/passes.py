@@ -1,7 +1,7 @@
 """A `generate` call on a batch, with its first forward pass recorded."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +64,10 @@ def generate(
 
     watched = text_decoder if packed is not None or keep is not None else None
     copies = 0 if packed is None else packed.copies
-    given = inputs if packed is None else packed.prepare(inputs)
-    inside = nullcontext() if packed is None else packed.inside()
+    inside: AbstractContextManager[None] = nullcontext()
+    given = inputs
+    if packed is not None:
+        given, greedy, inside = packed.prepare(inputs), greedy.by_branch(packed.branches), packed.inside()
     try:
         with record(model, watched=watched, copies=copies, first_token=first_token, done=done) as first, inside:
             output = greedy.generate(model, given)

@@ -46,23 +46,22 @@ def attend(
     """
     batch, heads, rows, head_dim = query.shape
     groups, columns = key.shape[1:3]
-    by_group = (batch, groups, heads // groups, rows)
     query = query.float() * (head_dim**-0.5 if scaling is None else scaling)
-    logits = query.reshape(batch, groups, -1, head_dim) @ key.float().transpose(2, 3)
+    # The heads of a group follow each other, so that (groups, heads per group and rows) is (heads, rows).
+    grouped = query.reshape(batch * groups, -1, head_dim)
+    logits = torch.bmm(grouped, key.float().flatten(0, 1).transpose(1, 2)).view(batch, heads, rows, columns)
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    logits = logits.view(*by_group, columns)
     if gain is not None:
-        logits = logits * gain[:, :, None]
+        logits = logits * gain
     if mask is not None:
-        # A mask for all heads broadcasts over the groups; a mask per head is grouped like the query.
-        logits = logits + (mask[:, :, None] if mask.shape[1] == 1 else mask.view(-1, *by_group[1:3], *mask.shape[2:]))
+        logits = logits + mask
     if s_aux is not None:
-        sink = s_aux.float().view(1, *by_group[1:3], 1, 1).expand(*by_group, 1)
+        sink = s_aux.float().view(1, heads, 1, 1).expand(batch, heads, rows, 1)
         logits = torch.cat([logits, sink], -1)
-    weights = logits.softmax(-1)[..., :columns]
-    attended = weights.reshape(batch, groups, -1, columns) @ value.float()
-    return attended.view(batch, heads, rows, value.shape[-1]).transpose(1, 2).to(value.dtype)
+    weights = logits.softmax(-1)[..., :columns].reshape(batch * groups, -1, columns)
+    attended = torch.bmm(weights, value.float().flatten(0, 1)).view(batch, heads, rows, value.shape[-1])
+    return attended.transpose(1, 2).to(value.dtype)
 
 
 def additive(mask: torch.Tensor) -> torch.Tensor:

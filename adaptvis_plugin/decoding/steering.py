@@ -56,7 +56,7 @@ class LastRow(SteeredLayers):
         self.count(call)
         mask = call.mask_of(-1, call.key.shape[2])
         mask = None if mask is None else additive(mask)
-        row = attend(call.query[:, :, -1:], call.key, call.value, mask, self._gain, **call.options)
+        row = attend(call.query[:, :, -1:], call.key, call.value, mask, self._gain.to(call.key.device), **call.options)
         return torch.cat([call.run()[:, :-1], row], 1)
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 import transformers
+from torch.nn.functional import pad
 
 from adaptvis_plugin.decoding import Decoder, Method
 from tests import oracle
 from tests.families import FAMILIES
-from tests.families.build import IMAGE, NOT_TEXT, Family, random_batch, random_model
+from tests.families.build import IMAGE, NOT_TEXT, PAD, Family, random_batch, random_model
 
 ALPHAS = (0.5, 2.0, 1.5)
 TEXTS = [3, 7, 5]
@@ -44,6 +45,8 @@ class Measured:
         same_text: Whether every generated token is the oracle's.
         plain_difference: Largest difference from `generate` with alpha 1 in every row.
         same_plain_text: Whether the generated tokens are those of `generate`.
+        sweep_difference: Largest difference of a first-token logit from the oracle's in a sweep over all coefficients.
+        same_swept_text: Whether every generated token of the sweep is the oracle's.
         steered: Names of the steered modules.
     """
 
@@ -54,6 +57,8 @@ class Measured:
     same_text: bool
     plain_difference: float
     same_plain_text: bool
+    sweep_difference: float
+    same_swept_text: bool
     steered: tuple[str, ...]
 
 
@@ -77,13 +82,19 @@ def _measure(family: Family, texts: list[int]) -> Measured:
         "forbidden": NOT_TEXT,
     }
     expected = oracle.scaling_vis(model, inputs, IMAGE, torch.tensor(ALPHAS), NEW_TOKENS, **options)
-    unsteered, _ = oracle.complete_pass(model, inputs, IMAGE, torch.ones(len(texts)), 1, **options)
+    unsteered, text = oracle.complete_pass(model, inputs, IMAGE, torch.ones(len(texts)), NEW_TOKENS, **options)
 
     decoder = Decoder(model, prefix_bytes=2**30)
     out = decoder.generate(inputs, PerRow(ALPHAS), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
     mode = "one prefill" if decoder.stats.packed_passes else "two passes"
     # PerRow does not know that ones leave every row unsteered, so this takes the steered path.
     ones = decoder.generate(inputs, PerRow((1.0,) * len(texts)), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
+    sweep = decoder.sweep(inputs, ALPHAS, max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
+    # Row i of the oracle's result is under the i-th coefficient.
+    swept = [(sweep[1.0].first_logits, unsteered), (sweep[1.0].sequences, text)]
+    for row, alpha in enumerate(ALPHAS):
+        swept.append((sweep[alpha].first_logits[row], expected.first_logits[row]))
+        swept.append((sweep[alpha].sequences[row], expected.sequences[row]))
     plain = model.generate(
         **inputs,
         max_new_tokens=NEW_TOKENS,
@@ -100,8 +111,16 @@ def _measure(family: Family, texts: list[int]) -> Measured:
         same_text=torch.equal(out.sequences, expected.sequences),
         plain_difference=float((ones.first_logits - plain.logits[0]).abs().max()),
         same_plain_text=torch.equal(ones.sequences, plain.sequences[:, inputs["input_ids"].shape[1] :]),
+        sweep_difference=max(float((ours - slow).abs().max()) for ours, slow in swept[::2]),
+        same_swept_text=all(same_tokens(ours, slow) for ours, slow in swept[1::2]),
         steered=tuple(n for n, module in model.named_modules() if module in decoder._text_decoder.attention),
     )
+
+
+def same_tokens(ours: torch.Tensor, slow: torch.Tensor) -> bool:
+    """Whether both hold the same tokens, whatever the padding behind them; shape (..., tokens)."""
+    width = max(ours.shape[-1], slow.shape[-1])
+    return torch.equal(*(pad(tokens, (0, width - tokens.shape[-1]), value=PAD) for tokens in (ours, slow)))
 
 
 def inspected(architecture: str) -> str:

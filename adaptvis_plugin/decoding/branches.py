@@ -1,0 +1,84 @@
+"""Decoding a prompt in several branches, which share the keys and values of the prompt.
+
+A `generate` call then has a row for each branch of each prompt. Only attention and cache know that these rows belong
+together; everything else in the model, and in `generate`, sees ordinary rows.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.cache_utils import DynamicLayer
+
+from adaptvis_plugin.decoding.attention import AttentionCall, OncePerMask
+from adaptvis_plugin.decoding.rows import additive, attend
+
+
+class Branches:
+    """The branches of each prompt, one row each: all attend to the prompt, and each to its own tokens.
+
+    Args:
+        modules: See `Steering`.
+        branches: The number of branches.
+        before: The number of prompt tokens before the last one.
+    """
+
+    def __init__(self, modules: frozenset[nn.Module], branches: int, before: int) -> None:
+        self.modules = modules
+        self._branches = branches
+        self._before = before
+        self._masks = OncePerMask(self._mask)
+
+    def attend(self, call: AttentionCall) -> torch.Tensor:
+        """Attend with one query in each row, to the keys and values of its prompt's branches (see `BranchLayer`)."""
+        query = call.query[:, :, 0].unflatten(0, (-1, self._branches)).transpose(1, 2)
+        return attend(query, call.key, call.value, self._masks(call), None, **call.options).flatten(0, 1)[:, None]
+
+    def _mask(self, call: AttentionCall) -> torch.Tensor:
+        """Let each branch see the prompt as the model says, and of the tokens after it only its own."""
+        branches, before = self._branches, self._before
+        steps = (call.key.shape[2] - before) // branches
+        mask = call.key.new_full((branches, before + steps * branches), -torch.inf, dtype=torch.float32)
+        mask[:, :before] = 0
+        mask[:, before:].view(branches, steps, branches).diagonal(dim1=0, dim2=2).zero_()
+        seen = call.mask_of(-1, before + steps)
+        if seen is None:
+            return mask[None, None]
+        seen = additive(seen).expand(len(call.query), -1, -1, -1)
+        by_branch = seen[:, :, 0].unflatten(0, (-1, branches)).transpose(1, 2)
+        columns = [by_branch[..., :before], by_branch[..., before:].repeat_interleave(branches, -1)]
+        return mask + torch.cat(columns, -1)
+
+
+class BranchLayer(DynamicLayer):
+    """The keys and values of a layer for all branches of a prompt.
+
+    The columns are the prompt's tokens before the last one, then the last one under each branch's coefficient, then
+    the first new token of each branch, and so on. The model sees one row for each branch.
+
+    Args:
+        keys: Shape (batch, key/value heads, tokens before and branches, head dim).
+        values: Shape (batch, key/value heads, tokens before and branches, value dim).
+        branches: The number of branches.
+    """
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, branches: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.lazy_initialization(keys, values)
+        self.keys: torch.Tensor = keys
+        self.values: torch.Tensor = values
+        self._branches = branches
+        self._before = keys.shape[2] - branches
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append one token of each branch, shape (batch and branches, key/value heads, 1, dim)."""
+        keys, values = (
+            states[:, :, 0].unflatten(0, (-1, self._branches)).transpose(1, 2) for states in (key_states, value_states)
+        )
+        return super().update(keys, values)
+
+    def get_seq_length(self) -> int:
+        """Count the tokens of one branch, prompt included."""
+        return self._before + (self.keys.shape[2] - self._before) // self._branches
