@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer
+from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedTokenizerFast
@@ -131,6 +132,7 @@ def letters() -> PreTrainedTokenizerFast:
     """Return a tokenizer in which every token is a letter."""
     tokenizer = Tokenizer(WordLevel({letter: token for token, letter in enumerate(LETTERS)}, unk_token=LETTERS[0]))
     tokenizer.pre_tokenizer = Split("", "isolated")
+    tokenizer.decoder = Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
