@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import decoding, end_to_end, growth, sharing
-from benchmarks.measure import Settings, machine
+from benchmarks.measure import Case, Settings, machine
 from benchmarks.report import Part, Report
 from benchmarks.shapes import SHAPES
 
@@ -26,24 +26,32 @@ def main(
     parts: Annotated[
         list[str] | None, typer.Argument(help=f"What to measure: {', '.join(PARTS)}; everything by default.")
     ] = None,
-    shape: Annotated[str, typer.Option(help=f"The model's size: {', '.join(SHAPES)}.")] = "scaled",
+    shape: Annotated[
+        str | None, typer.Option(help=f"The model's size: {', '.join(SHAPES)}; scaled by default.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     attention: Annotated[str, typer.Option(help="Attention kernel of the unsteered passes.")] = "sdpa",
-    batch_size: Annotated[int, typer.Option(min=1)] = 4,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts in a batch; 4 by default.")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Length of an answer; WhatsUp's have 1 to 3 tokens.")] = 2,
-    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Rounds of measuring; more for fast cases by default.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("out/benchmarks"),
 ) -> None:
     """Measure what steering costs: ratios of things done in turn in one run, on random weights of LLaVA-1.5's shape.
+
+    Decoding is measured in the cases that have bounds, or in one case if a shape or a batch size is given.
 
     Each part is written to benchmarks.json and benchmarks.md as it ends. Parts that are already in the folder stay.
     """
     for part in parts or ():
         if part not in PARTS:
             raise typer.BadParameter(f"{part!r} is not one of {', '.join(PARTS)}", param_hint="PARTS")
-    if shape not in SHAPES:
+    if shape is not None and shape not in SHAPES:
         raise typer.BadParameter(f"{shape!r} is not one of {', '.join(SHAPES)}", param_hint="--shape")
-    settings = Settings(shape, device, attention, batch_size, tokens, rounds)
+    chosen = decoding.BOUNDS if shape is None and batch_size is None else [(shape or "scaled", batch_size or 4)]
+    cases = [Case(*key, rounds or decoding.ROUNDS.get(key, 6)) for key in chosen]
+    settings = Settings(cases, device, attention, tokens)
     try:
         report = Report.open(output, PARTS, machine(device), settings)
     except ValueError as error:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.decoding import PLAIN, variants
 from benchmarks.measure import Settings, in_turn, ratio, table
-from benchmarks.shapes import IMAGE_TOKENS, SHAPES, random_batch, random_llava
+from benchmarks.shapes import SHAPES, image_tokens, random_batch, random_llava
 
 IMAGES = (1, 2, 4, 8)
 BATCHES = (1, 2, 4, 8)
@@ -16,21 +16,22 @@ SHOWN = ("ScalingVis", "AdaptVis", "sweep over 6 alphas")
 
 def measure(settings: Settings) -> dict[str, Any]:
     """Measure time over plain: for 1 to 8 images in a single prompt, and for batches of 1 to 8 with one image each."""
-    model = random_llava(SHAPES[settings.shape], settings.device, settings.attention)
+    case = settings.cases[0]
+    model = random_llava(SHAPES[case.shape], settings.device, settings.attention)
 
     def over_plain(rows: int, images: int) -> dict[str, float]:
         chosen = {name: work for name, work in variants(model, settings.tokens).items() if name in (PLAIN, *SHOWN)}
         seconds = in_turn(
             chosen,
             lambda number: random_batch(model, rows, images, seed=number),
-            min(settings.rounds, 3),
+            min(case.rounds, 3),
             settings.device,
-            f"growth: batch {rows}, {IMAGE_TOKENS * images} image tokens",
+            f"growth: batch {rows}, {image_tokens(model) * images} image tokens",
         )
         return {name: ratio(seconds[name], seconds[PLAIN]) for name in SHOWN}
 
     return {
-        "image tokens": {str(IMAGE_TOKENS * images): over_plain(1, images) for images in IMAGES},
+        "image tokens": {str(image_tokens(model) * images): over_plain(1, images) for images in IMAGES},
         "batch size": {str(rows): over_plain(rows, 1) for rows in BATCHES},
     }
 

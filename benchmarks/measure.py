@@ -17,24 +17,38 @@ Work = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is measured.
+class Case:
+    """A model and a batch size to measure.
 
     Attributes:
         shape: Name of the model's shape.
-        device: cpu or cuda.
-        attention: Attention kernel of the unsteered passes.
         batch_size: Prompts in a batch.
-        tokens: Length of an answer.
         rounds: Rounds of measuring, after one to warm up.
     """
 
     shape: str
+    batch_size: int
+    rounds: int
+
+    def __str__(self) -> str:
+        return f"{self.shape}, batch {self.batch_size}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Attributes:
+        cases: The models and batch sizes. A part that measures only one of them takes the first.
+        device: cpu or cuda.
+        attention: Attention kernel of the unsteered passes.
+        tokens: Length of an answer.
+    """
+
+    cases: list[Case]
     device: str
     attention: str
-    batch_size: int
     tokens: int
-    rounds: int
 
 
 def in_turn(
@@ -43,7 +57,8 @@ def in_turn(
     """Measure the wall seconds of every variant in every round, after one round to warm up.
 
     In each round all variants run in turn on the same input. If the machine's speed drifts, it drifts for all of them,
-    and the ratios within a round hold.
+    and the ratios within a round hold. Each round begins with another variant: the first is a little slower, because
+    making the input has emptied the processor's caches.
 
     Args:
         variants: The variants by name.
@@ -52,13 +67,15 @@ def in_turn(
         device: cpu or cuda.
         title: What to call it in the progress bar on standard error.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    names = list(variants)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in tqdm(range(rounds + 1), desc=title, unit="round"):
         given = inputs(number)
-        for name, work in variants.items():
+        first = number % len(variants)
+        for name in names[first:] + names[:first]:
             _synchronize(device)
             start = time.perf_counter()
-            work(given)
+            variants[name](given)
             _synchronize(device)
             if number > 0:
                 seconds[name].append(time.perf_counter() - start)

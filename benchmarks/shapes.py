@@ -6,21 +6,33 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 
 IMAGE, BOS = 32000, 1
-IMAGE_TOKENS, TEXT_TOKENS = 576, 30
+TEXT_TOKENS = 30
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The width and depth of the two towers. The image is always CLIP's 336 x 336 in 14 x 14 patches: 576 tokens."""
+    """What the models differ in.
 
-    vision: tuple[int, int, int, int]  # width, intermediate, layers, heads
+    Attributes:
+        vision: The vision tower's width, intermediate width, layers and heads.
+        text: The same of the text decoder.
+        dtype: Type of the weights.
+        image: Side of the image in pixels, which is cut into patches of 14 x 14. CLIP's 336 gives 576 tokens.
+        memory: Whether to measure peak memory: not where Python and its libraries take most of it.
+    """
+
+    vision: tuple[int, int, int, int]
     text: tuple[int, int, int, int]
     dtype: torch.dtype
+    image: int = 336
+    memory: bool = True
 
 
 SHAPES = {
     # For tests.
     "tiny": Shape((32, 32, 1, 2), (32, 32, 1, 2), torch.float32),
+    # Fixed costs outweigh the arithmetic, as on a GPU with short answers. 64 image tokens.
+    "small": Shape((64, 256, 3, 4), (128, 344, 4, 4), torch.float32, image=112, memory=False),
     # LLaVA-1.5-7B scaled to two CPU cores: the vision tower keeps about its share of the prefill's cost.
     "scaled": Shape((256, 1024, 6, 4), (512, 1376, 8, 8), torch.float32),
     # LLaVA-1.5-7B itself.
@@ -36,7 +48,7 @@ def random_llava(shape: Shape, device: str, attention: str) -> PreTrainedModel:
         intermediate_size=inner,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        image_size=336,
+        image_size=shape.image,
         patch_size=14,
         projection_dim=768,
     )
@@ -63,14 +75,21 @@ def random_llava(shape: Shape, device: str, attention: str) -> PreTrainedModel:
     return model
 
 
+def image_tokens(model: PreTrainedModel) -> int:
+    """Return how many tokens an image has."""
+    vision = model.config.vision_config
+    return int(vision.image_size // vision.patch_size) ** 2
+
+
 def random_batch(model: PreTrainedModel, rows: int, images: int = 1, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Return rows of `images` images (`IMAGE_TOKENS` each) and `TEXT_TOKENS` of text."""
+    """Return rows of `images` images, of the size the model takes, and `TEXT_TOKENS` of text."""
     generator = torch.Generator().manual_seed(seed)
     text = torch.randint(10, 30000, (rows, TEXT_TOKENS), generator=generator)
-    image = torch.full((rows, IMAGE_TOKENS * images), IMAGE)
+    image = torch.full((rows, image_tokens(model) * images), IMAGE)
     text[:, 0] = BOS
     ids = torch.cat([text[:, :1], image, text[:, 1:]], 1)
-    pixels = torch.randn(rows * images, 3, 336, 336, generator=generator)
+    side = model.config.vision_config.image_size
+    pixels = torch.randn(rows * images, 3, side, side, generator=generator)
     return {
         "input_ids": ids.to(model.device),
         "attention_mask": torch.ones_like(ids).to(model.device),

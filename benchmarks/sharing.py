@@ -15,14 +15,15 @@ QUESTIONS, PICTURES = 48, 28
 
 def measure(settings: Settings) -> dict[str, Any]:
     """Measure AdaptVis over the whole set with and without shared prefixes, in the order in which an adapter asks."""
-    model = random_llava(SHAPES[settings.shape], settings.device, settings.attention)
+    case = settings.cases[0]
+    model = random_llava(SHAPES[case.shape], settings.device, settings.attention)
 
     def questions(number: int) -> list[dict[str, torch.Tensor]]:
         rows = random_batch(model, QUESTIONS, seed=number)
         # Questions about one picture follow each other, as in `SteeredModel`.
         picture = sorted(row % PICTURES for row in range(QUESTIONS))
         rows["pixel_values"] = rows["pixel_values"][picture]
-        size = settings.batch_size
+        size = case.batch_size
         starts = range(0, QUESTIONS, size)
         return [{name: tensor[start : start + size] for name, tensor in rows.items()} for start in starts]
 
@@ -34,7 +35,7 @@ def measure(settings: Settings) -> dict[str, Any]:
             decoder.generate(batch, ADAPTVIS, max_new_tokens=settings.tokens)
 
     variants = {name: partial(run, decoder) for name, decoder in decoders.items()}
-    seconds = in_turn(variants, questions, min(settings.rounds, 3), settings.device, "sharing")
+    seconds = in_turn(variants, questions, min(case.rounds, 3), settings.device, "sharing")
     stats = decoders["shared"].stats
     return {
         "speed": ratio(seconds["not shared"], seconds["shared"]),

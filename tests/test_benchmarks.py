@@ -1,4 +1,4 @@
-"""The benchmarks write each part as it ends, show progress, and measure only the parts that are asked for."""
+"""The benchmarks write each part as it ends, show progress, and measure only the parts and cases that are asked for."""
 
 import json
 import subprocess
@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks import decoding
 from benchmarks.__main__ import PARTS, app
+from benchmarks.measure import Case, Settings, Work, in_turn
 from benchmarks.report import Part
+from benchmarks.shapes import IMAGE, SHAPES, random_batch, random_llava
 
 SMALLEST = ["--shape", "tiny", "--rounds", "1", "--batch-size", "16", "--tokens", "1"]
 
@@ -86,7 +89,7 @@ def test_other_settings_do_not_mix_with_the_figures_in_a_folder(quick_parts: lis
     ("arguments", "words"),
     [
         (["speed"], "'speed' is not one of decoding, sharing, growth, end-to-end"),
-        (["--shape", "huge"], "'huge' is not one of tiny, scaled, 7b"),
+        (["--shape", "huge"], "'huge' is not one of tiny, small, scaled, 7b"),
     ],
 )
 def test_an_unknown_name_is_refused_with_those_that_exist(
@@ -95,3 +98,74 @@ def test_an_unknown_name_is_refused_with_those_that_exist(
     done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "new")], env={"COLUMNS": "200"})
     assert done.exit_code == 2 and words in done.stderr
     assert quick_parts == [] and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "cases"),
+    [
+        ([], [("scaled", 4, 12), ("scaled", 1, 30), ("small", 1, 60)]),
+        (["--rounds", "2"], [("scaled", 4, 2), ("scaled", 1, 2), ("small", 1, 2)]),
+        (["--batch-size", "1"], [("scaled", 1, 30)]),
+        (["--shape", "small"], [("small", 4, 6)]),
+        (["--shape", "7b", "--batch-size", "2", "--rounds", "3"], [("7b", 2, 3)]),
+    ],
+)
+def test_the_cases_with_bounds_are_measured_unless_another_is_named(
+    options: list[str], cases: list[tuple[str, int, int]], quick_parts: list[str], tmp_path: Path
+) -> None:
+    CliRunner().invoke(app, ["decoding", *options, "--output", str(tmp_path)])
+    written = figures(tmp_path)["settings"]["cases"]
+    assert [(case["shape"], case["batch_size"], case["rounds"]) for case in written] == cases
+
+
+@pytest.mark.parametrize(("shape", "tokens"), [("small", 64), ("scaled", 576)])
+def test_the_image_has_the_size_that_the_shape_says(shape: str, tokens: int) -> None:
+    model: Any = random_llava(SHAPES[shape], "cpu", "sdpa")
+    batch = random_batch(model, rows=1)
+    assert (batch["input_ids"] == IMAGE).sum() == tokens
+    assert model.generate(**batch, max_new_tokens=1, do_sample=False).shape[1] == batch["input_ids"].shape[1] + 1
+
+
+def test_each_round_has_one_input_and_begins_with_another_variant() -> None:
+    done: list[tuple[str, int]] = []
+
+    def note(name: str) -> Work:
+        return lambda number: done.append((name, number))
+
+    seconds = in_turn({name: note(name) for name in "abc"}, lambda number: number, 3, "cpu", "rounds")
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+    rounds = ["".join(name for name, number in done if number == wanted) for wanted in range(4)]
+    assert rounds == ["abc", "bca", "cab", "abc"]
+
+
+def test_decoding_puts_all_cases_in_one_table_with_bounds_only_where_they_belong() -> None:
+    """Batch 1 of the small model has bounds; batch 2 has none. Neither has its memory measured."""
+    settings = Settings([Case("small", 1, rounds=1), Case("small", 2, rounds=1)], "cpu", "sdpa", tokens=2)
+    text = decoding.markdown(decoding.measure(settings))
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    assert lines[0] == [
+        *("small, batch 1: time / plain", "time at most", "seconds"),
+        *("small, batch 2: time / plain", "seconds"),
+    ]
+    assert {line[0]: line[2] for line in lines[2:]} == {
+        "plain `generate`": "",
+        "Baseline": "",
+        "ScalingVis": "1.05",
+        "AdaptVis": "1.05",
+        "sweep over 6 alphas": "1.60",
+        "the authors' procedure": "",
+    }
+    assert "- small, batch 1: random LLaVA, 9M parameters, torch.float32, sdpa. 64 image tokens and 30 text" in text
+    assert "medians of 1 rounds" in text
+
+
+def test_bounds_are_for_answers_of_two_tokens() -> None:
+    text = decoding.markdown(decoding.measure(Settings([Case("small", 1, rounds=1)], "cpu", "sdpa", tokens=1)))
+    assert "| 1.00 |" in text and "at most" not in text
+
+
+def test_peak_memory_grows_with_the_batch_and_holds_the_weights() -> None:
+    one, many = (decoding.peak_memory_alone("tiny", "cpu", "sdpa", rows, 1, "AdaptVis") for rows in (1, 16))
+    pictures = 15 * 3 * 336 * 336 * 4
+    assert one > random_llava(SHAPES["tiny"], "cpu", "sdpa").get_memory_footprint()
+    assert many > one + 2 * pictures, "two batches are made, and each is more than its pictures"
