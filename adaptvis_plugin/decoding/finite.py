@@ -20,7 +20,7 @@ def unusable(logits: torch.Tensor) -> torch.Tensor:
 
     A logit of -inf rules a word out, so single ones are fine.
     """
-    return ~logits.amax(-1).isfinite()  # the largest is NaN if any is
+    return ~(logits.amax(-1).abs() < torch.inf)  # the largest is NaN if any is
 
 
 def refuse(bad: torch.Tensor, dtype: torch.dtype, where: str) -> None:

@@ -22,6 +22,7 @@ class Recording:
     there until the pass has ended.
 
     Attributes:
+        confidence: The probability of each row's most likely first token, unsteered; shape (batch,).
         logits: Logits of the last positions: of the last prompt token and, if the pass had some, of its copies (see
             `packing`); shape (batch, 1 + copies, vocabulary), fp32.
         copies: The number of copies.
@@ -31,6 +32,7 @@ class Recording:
         cache: The filled cache.
     """
 
+    confidence: torch.Tensor
     logits: torch.Tensor
 
     def __init__(self, copies: int) -> None:
@@ -40,11 +42,6 @@ class Recording:
         self.cache: Cache | None = None
         self._masks: dict[int, torch.Tensor] = {}
         self._unreadable = False
-
-    @property
-    def confidence(self) -> torch.Tensor:
-        """The probability of each row's most likely first token, unsteered; shape (batch,)."""
-        return self.logits[:, 0].softmax(-1).amax(-1)
 
     @property
     def last_is_unseen(self) -> bool:
@@ -133,7 +130,8 @@ def record(
         if output is None:
             return
         recording.logits = output.logits[:, -1 - copies :].float()
-        refuse(unusable(recording.logits[:, 0]), model.dtype, first_token)
+        recording.confidence = recording.logits[:, 0].softmax(-1).amax(-1)
+        refuse(recording.confidence.isnan(), model.dtype, first_token)  # as of logits that are NaN, inf, or all -inf
         recording.cache = output.past_key_values
         done(recording, output)
         recording.forget()

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+import torch
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 
 from adaptvis_plugin.decoding.greedy import Greedy
@@ -25,6 +26,9 @@ class SharedPrefixes:
     shares. If the model has changed since an earlier batch (see `fingerprint`), its cached prefixes are dropped, and
     the next batch counts as the first again.
 
+    After the first batch, nothing is kept until an image comes a second time: where every question has its own image,
+    sharing costs nothing.
+
     Args:
         model: The model.
         text_decoder: Its text decoder.
@@ -39,6 +43,8 @@ class SharedPrefixes:
         # None as long as no batch has shown it.
         self._exact: bool | None = None if capacity > 0 and _positions_are_ordinary(model) else False
         self._fingerprint: tuple[Any, ...] | None = None
+        self._sums: set[float] = set()
+        self._images_repeat = False
 
     def generate(self, inputs: dict[str, Any], greedy: Greedy, packed: PackedPass | None = None) -> Generated:
         """Call `generate` on a batch.
@@ -75,6 +81,8 @@ class SharedPrefixes:
         """Cut a batch into prefixes and the rest; None if nothing can be shared."""
         if self._exact is False or self._text_config._attn_implementation not in ("sdpa", "eager"):
             return None
+        if not self._an_image_repeats(inputs) and self._exact:
+            return None
         fingerprint = model_fingerprint(self._model)
         if fingerprint is None:
             self._give_up()
@@ -83,6 +91,15 @@ class SharedPrefixes:
             self._store.clear()
             self._exact, self._fingerprint = None, fingerprint
         return SharedBatch.cut(inputs, self._text_decoder.image_token_id)
+
+    def _an_image_repeats(self, inputs: dict[str, Any]) -> bool:
+        """Whether some image, of this batch or an earlier one, seems to have come twice: the sum of its pixels has."""
+        pixels = inputs.get("pixel_values")
+        if not self._images_repeat and pixels is not None and len(pixels) == len(inputs["input_ids"]):
+            sums = pixels.flatten(1).sum(1, dtype=torch.float32).tolist()
+            self._images_repeat = len({*sums}) < len(sums) or not self._sums.isdisjoint(sums)
+            self._sums.update(sums)
+        return self._images_repeat
 
     def _continue_prefixes(self, batch: SharedBatch, greedy: Greedy) -> tuple[dict[str, Any], int] | None:
         """Return inputs that continue the batch's prefixes, and the number of rows with a prefix of another row.
