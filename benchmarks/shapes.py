@@ -32,7 +32,7 @@ SHAPES = {
     # For tests.
     "tiny": Shape((32, 32, 1, 2), (32, 32, 1, 2), torch.float32),
     # Fixed costs outweigh the arithmetic, as on a GPU with short answers. 64 image tokens.
-    "small": Shape((64, 256, 3, 4), (128, 344, 4, 4), torch.float32, image=112, memory=False),
+    "small": Shape((192, 768, 8, 4), (384, 1032, 8, 4), torch.float32, image=112, memory=False),
     # LLaVA-1.5-7B scaled to two CPU cores: the vision tower keeps about its share of the prefill's cost.
     "scaled": Shape((256, 1024, 6, 4), (512, 1376, 8, 8), torch.float32),
     # LLaVA-1.5-7B itself.

@@ -19,7 +19,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen, which is slower to create, in every layer
 class AttentionCall:
     """A layer's call of its attention function.
 

@@ -53,13 +53,15 @@ def attend(
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     if gain is not None:
-        logits = logits * gain
+        logits *= gain
     if mask is not None:
-        logits = logits + mask
-    if s_aux is not None:
+        logits += mask
+    if s_aux is None:
+        weights = logits.softmax(-1)
+    else:
         sink = s_aux.float().view(1, heads, 1, 1).expand(batch, heads, rows, 1)
-        logits = torch.cat([logits, sink], -1)
-    weights = logits.softmax(-1)[..., :columns].reshape(batch * groups, -1, columns)
+        weights = torch.cat([logits, sink], -1).softmax(-1)[..., :columns]
+    weights = weights.reshape(batch * groups, -1, columns)
     attended = torch.bmm(weights, value.float().flatten(0, 1)).view(batch, heads, rows, value.shape[-1])
     return attended.transpose(1, 2).to(value.dtype)
 
