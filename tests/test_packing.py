@@ -201,7 +201,7 @@ def test_a_method_that_does_not_know_its_coefficients_beforehand_takes_two_passe
 
 def test_a_coefficient_that_a_method_does_not_name_is_an_error() -> None:
     model = random_model("llava", seed=7)
-    with pytest.raises(ValueError, match=r"chose the coefficients \[0.5\], and its alphas are \(2.0, 1.5\)"):
+    with pytest.raises(ValueError, match=r"chose the coefficients \[0.5\], but beside 1 it names only \[2.0, 1.5\]"):
         Decoder(model).generate(random_batch(model, [3]), Chosen(0.5, (2.0, 1.5)))
 
 

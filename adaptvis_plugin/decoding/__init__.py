@@ -3,14 +3,18 @@
 Read them in this order:
 
 method      what a method is; each method has its own file (baseline, scaling_vis, adaptvis)
-decoder     decodes a batch: prefill, confidence, coefficients, steered step
+decoder     decodes a batch: in one pass for every coefficient, or in two
+validation  what a batch must be
 greedy      the generation config: greedy, whatever the checkpoint or the caller says
-prefix/     runs the prefill, and computes an image that several rows ask about only once
-prefill     the unsteered pass over a batch, and how a steered pass goes on from it
-recording   records the first forward pass of a `generate` call
-steering    steers the first forward pass of a `generate` call
-attention   the formula, as a function for transformers' attention interface
-first_pass  the hooks that recording and steering share
+packing     copies of the last prompt token in the first pass, one for each coefficient
+branches    what follows in a sweep: a branch for each coefficient, on the cache of one prompt
+steering    a pass of its own for a coefficient, where copies are not exact
+rows        the formula
+attention   where it enters the model: an attention function over each of transformers' kernels
+prefix/     computes an image that several rows ask about only once
+passes      a `generate` call with its first pass recorded
+recording   what the first pass was given, and what it returned
+first_pass  the hooks around the first pass
 finite      the error for logits that are not finite
 inspection  which models can be steered exactly, and why the others cannot
 """

@@ -79,10 +79,11 @@ class Decoder:
     """Steered greedy decoding for a Hugging Face image-text-to-text model.
 
     The model is used through its own `generate`, with its own attention kernel, cache and logits processors. Only
-    during one forward pass per batch does its text decoder use another attention function (see `steering`); between
-    calls the model is unchanged. One decoder at a time works on a model: calls from other threads wait. While it works,
-    other threads may run the model themselves, with sdpa or eager attention. Flash attention takes other masks than the
-    steered pass, so use it from one thread only.
+    during the first forward pass of a batch, and during the whole of a sweep, does its text decoder use another
+    attention function, over the model's own kernel (see `attention`). Between calls the model is unchanged. One decoder
+    at a time works on a model: calls from other threads wait. While it works, other threads may run the model
+    themselves, with sdpa or eager attention. A flash kernel finds its functions by the name that a steered pass
+    changes, so use it from one thread only.
 
     As a context manager, it frees the memory of its cached prefixes on leaving. It can still be used afterwards.
 
@@ -154,16 +155,7 @@ class Decoder:
         """
         greedy = Greedy.of(self.model.generation_config, max_new_tokens, generation)
         with self._lock:
-            batch = self._check(inputs, greedy, steered=not method.is_baseline)
-            if method.is_baseline:
-                return self._plain(batch, greedy)
-            if method.alphas is not None:
-                coefficients = _distinct(1.0, *method.alphas)
-                done = self._in_one_pass(batch, coefficients, greedy, lambda c: _places(method, c, coefficients))
-                if done is not None:
-                    return done[0]
-            confidence = self._plain(batch, greedy.one_token()).confidence
-            return self._in_a_pass_of_its_own(batch, method.choose(confidence), confidence, greedy)
+            return self._decode(inputs, greedy, method.alphas, lambda confidence: method.choose(confidence)[:, None])[0]
 
     @torch.inference_mode()
     def sweep(
@@ -193,26 +185,59 @@ class Decoder:
         """
         for value in alphas:
             check_alpha("alphas", value)
-        coefficients = _distinct(1.0, *alphas)
+        every = _distinct(1.0, *alphas)
         greedy = Greedy.of(self.model.generation_config, max_new_tokens, generation)
-        with self._lock:
-            batch = self._check(inputs, greedy, steered=len(coefficients) > 1)
-            if len(coefficients) == 1:
-                return {1.0: self._plain(batch, greedy)}
-            results = self._in_one_pass(
-                batch, coefficients, greedy, lambda c: _everything(c, len(coefficients)), branches=len(coefficients)
-            )
-            if results is None:
-                plain = self._plain(batch, greedy)
-                alphas_by_row = [torch.full_like(plain.confidence, value) for value in coefficients[1:]]
-                steered = (self._in_a_pass_of_its_own(batch, a, plain.confidence, greedy) for a in alphas_by_row)
-                results = [plain, *steered]
-        return dict(zip(coefficients, results, strict=True))
 
-    def _check(self, inputs: BatchFeature | dict[str, Any], greedy: Greedy, *, steered: bool) -> dict[str, Any]:
-        batch = checked(inputs, self.model, self._text_decoder, greedy.config, steered=steered)
+        def choose(confidence: torch.Tensor) -> torch.Tensor:
+            return confidence.new_tensor(every).expand(len(confidence), -1)
+
+        with self._lock:
+            return dict(zip(every, self._decode(inputs, greedy, every, choose, branches=len(every)), strict=True))
+
+    def _decode(
+        self,
+        inputs: BatchFeature | dict[str, Any],
+        greedy: Greedy,
+        alphas: Sequence[float] | None,
+        choose: Choose,
+        branches: int = 1,
+    ) -> list[Decoded]:
+        """Decode a batch in one or several branches.
+
+        Args:
+            inputs: As for `generate`.
+            greedy: How to generate.
+            alphas: Every coefficient that may be chosen, or None if that is not known.
+            choose: See `packing.Choose`.
+            branches: The number of coefficients that it chooses for each row. If there are several, the first is 1.
+
+        Returns:
+            The result of each branch.
+        """
+        baseline = alphas is not None and set(alphas) == {1}
+        batch = checked(inputs, self.model, self._text_decoder, greedy.config, steered=not baseline)
         self.stats.rows += len(batch["input_ids"])
-        return batch
+        if baseline:
+            return [self._plain(batch, greedy)]
+        without_image = self._rows_without_image(batch)
+
+        def choose_with_image(confidence: torch.Tensor) -> torch.Tensor:
+            return choose(confidence).masked_fill(without_image[:, None].to(confidence.device), 1.0)
+
+        if alphas is not None:
+            packed = PackedPass(
+                self.model, self._text_decoder, _distinct(1.0, *alphas), choose_with_image, branches=branches
+            )
+            if self._packs and packed.may_be_exact_for(batch):
+                try:
+                    return self._in_one_pass(batch, greedy, packed)
+                except InexactError as error:
+                    self._packs = error.may_change
+        plain = self._plain(batch, greedy if branches > 1 else greedy.one_token())
+        alpha = choose_with_image(plain.confidence)
+        steered = range(1 if branches > 1 else 0, branches)
+        results = [self._in_a_pass_of_its_own(batch, greedy, alpha[:, branch], plain.confidence) for branch in steered]
+        return [plain, *results] if branches > 1 else results
 
     def _plain(self, batch: dict[str, Any], greedy: Greedy) -> Decoded:
         """Decode a batch unsteered."""
@@ -221,87 +246,43 @@ class Decoder:
         confidence = plain.first.confidence
         return Decoded(plain.sequences, confidence, torch.ones_like(confidence), plain.first.logits[:, 0])
 
-    def _in_one_pass(
-        self, batch: dict[str, Any], coefficients: list[float], greedy: Greedy, choose: Choose, branches: int = 1
-    ) -> list[Decoded] | None:
+    def _in_one_pass(self, batch: dict[str, Any], greedy: Greedy, packed: PackedPass) -> list[Decoded]:
         """Decode a batch in a single `generate` call, whose first pass computes every coefficient.
 
-        Args:
-            batch: The inputs.
-            coefficients: 1.0, and those of the copies.
-            greedy: How to generate.
-            choose: See `packing.Choose`.
-            branches: The number of branches that it chooses for each row.
-
-        Returns:
-            The results by branch; None if the copies are not exact.
+        Raises:
+            InexactError: If the copies are not exact for this batch.
         """
-        if not self._packs:
-            return None
-        without = ~self._rows_with_image(batch)
-
-        def choose_with_image(confidence: torch.Tensor) -> torch.Tensor:
-            return choose(confidence).masked_fill(without[:, None].to(confidence.device), 0)
-
-        packed = PackedPass(self.model, self._text_decoder, coefficients[1:], branches, choose_with_image)
-        if not packed.may_be_exact_for(batch):
-            return None
-        try:
-            made = self._prefixes.generate(batch, greedy, packed)
-        except InexactError as error:
-            self._packs = error.may_change
-            return None
+        made = self._prefixes.generate(batch, greedy, packed)
         self.stats.packed_passes += 1
         self.stats.prefixes_reused += made.prefixes_reused
-        alpha = torch.tensor(coefficients, device=packed.chosen.device)[packed.chosen]
-        sequences = made.sequences.unflatten(0, (-1, branches))
-        return [
-            Decoded(sequences[:, branch], made.first.confidence, alpha[:, branch], packed.logits[:, branch])
-            for branch in range(branches)
-        ]
+        by_branch = zip(
+            made.sequences.unflatten(0, (-1, packed.branches)).unbind(1),
+            packed.alpha.unbind(1),
+            packed.logits.unbind(1),
+            strict=True,
+        )
+        return [Decoded(tokens, made.first.confidence, alpha, logits) for tokens, alpha, logits in by_branch]
 
     def _in_a_pass_of_its_own(
-        self, batch: dict[str, Any], alpha: torch.Tensor, confidence: torch.Tensor, greedy: Greedy
+        self, batch: dict[str, Any], greedy: Greedy, alpha: torch.Tensor, confidence: torch.Tensor
     ) -> Decoded:
         """Decode a batch under a coefficient per row, in a complete pass."""
-        alpha = alpha.masked_fill(~self._rows_with_image(batch).to(alpha.device), 1.0)
         gain = torch.where(batch["input_ids"] == self.image_token_id, alpha[:, None].to(batch["input_ids"].device), 1.0)
         with steer(self.model, self._text_decoder, gain):
             made = generate(self.model, self._text_decoder, batch, greedy, first_token="the first token under steering")
         self.stats.full_passes += 1
         return Decoded(made.sequences, confidence, alpha, made.first.logits[:, 0])
 
-    def _rows_with_image(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Mark the rows with something to steer, shape (batch,), and log once if there are others."""
-        having: torch.Tensor = (batch["input_ids"] == self.image_token_id).any(1)
-        if not self._warned_of_rows_without_image and not bool(having.all()):
+    def _rows_without_image(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Mark the rows with nothing to steer, shape (batch,), and log once if there are any."""
+        without: torch.Tensor = ~(batch["input_ids"] == self.image_token_id).any(1)
+        if not self._warned_of_rows_without_image and bool(without.any()):
             self._warned_of_rows_without_image = True
-            rows = (~having).nonzero().flatten().tolist()
+            rows = without.nonzero().flatten().tolist()
             # Not through `warnings`, which lmms-eval turns off.
             log.warning("rows %s hold no image token and are decoded unsteered (alpha 1), as all such rows are", rows)
-        return having
+        return without
 
 
 def _distinct(*coefficients: float) -> list[float]:
     return list(dict.fromkeys(map(float, coefficients)))
-
-
-def _everything(confidence: torch.Tensor, coefficients: int) -> torch.Tensor:
-    """Choose all coefficients for each row, shape (batch, coefficients)."""
-    return torch.arange(coefficients, device=confidence.device).expand(len(confidence), -1)
-
-
-def _places(method: Method, confidence: torch.Tensor, coefficients: list[float]) -> torch.Tensor:
-    """Return where each row's coefficient stands among those that are computed, shape (batch, 1).
-
-    Raises:
-        ValueError: If the method chooses a coefficient that its `alphas` does not name.
-    """
-    alpha = method.choose(confidence)
-    found = alpha[:, None] == torch.tensor(coefficients, dtype=alpha.dtype, device=alpha.device)
-    if not bool(found.any(1).all()):
-        raise ValueError(
-            f"{method} chose the coefficients {sorted(set(alpha.tolist()))}, and its alphas are {method.alphas}; "
-            "alphas must name every coefficient that choose may return"
-        )
-    return found.long().argmax(1, keepdim=True)

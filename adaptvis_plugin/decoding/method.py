@@ -42,15 +42,10 @@ class Method(ABC):
     def alphas(self) -> tuple[float, ...] | None:
         """Every coefficient that `choose` may return; None if that is not known beforehand.
 
-        If it is known, one pass computes the first token under all of them (see `packing`). Otherwise the decoder makes
-        two complete passes.
+        If they are known, one pass computes the first token under all of them (see `packing`). Otherwise the decoder
+        makes two complete passes.
         """
         return None
-
-    @property
-    def is_baseline(self) -> bool:
-        """Whether the method leaves every row unsteered, whatever the confidence."""
-        return self.alphas is not None and set(self.alphas) == {1}
 
 
 def check_alpha(name: str, value: Any) -> None:

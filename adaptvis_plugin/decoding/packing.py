@@ -24,8 +24,7 @@ from adaptvis_plugin.decoding.rows import additive, attend
 from adaptvis_plugin.decoding.steering import SteeredLayers, attention_under, has_kernel
 
 Choose = Callable[[torch.Tensor], torch.Tensor]
-"""Maps the confidence, shape (batch,), to the branches of each row: shape (batch, branches), where 0 is the plain
-model and i the i-th copy."""
+"""Maps the unsteered model's confidence, shape (batch,), to the coefficient of each branch, shape (batch, branches)."""
 
 
 class InexactError(Exception):
@@ -46,34 +45,35 @@ class PackedPass:
     Args:
         model: The model.
         text_decoder: Its text decoder.
-        alphas: The coefficient of each copy.
+        coefficients: 1 for the last prompt token itself, and the coefficient of each copy.
+        choose: See `Choose`.
         branches: The number of branches of each prompt. The `generate` call has a row for each, and those of a prompt
             follow each other.
-        choose: See `Choose`.
 
     Attributes:
         copies: The number of copies.
         branches: The number of branches of each prompt.
-        chosen: What `choose` returned.
+        alpha: What `choose` returned.
         logits: Logits of the first token of each branch; shape (batch, branches, vocabulary), fp32.
     """
 
-    chosen: torch.Tensor
+    alpha: torch.Tensor
     logits: torch.Tensor
 
     def __init__(
         self,
         model: PreTrainedModel,
         text_decoder: TextDecoder,
-        alphas: Sequence[float],
-        branches: int,
+        coefficients: Sequence[float],
         choose: Choose,
+        *,
+        branches: int,
     ) -> None:
-        self.copies = len(alphas)
+        self.copies = len(coefficients) - 1
         self.branches = branches
         self._model = model
         self._text_decoder = text_decoder
-        self._alphas = alphas
+        self._coefficients = coefficients
         self._choose = choose
         self._swapped = ExitStack()
 
@@ -91,7 +91,7 @@ class PackedPass:
     def prepare(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return inputs for `generate` with a row for each branch, though each image only once."""
         image_columns = inputs["input_ids"] == self._text_decoder.image_token_id
-        gain = torch.stack([torch.where(image_columns, alpha, 1.0) for alpha in self._alphas], 1)
+        gain = torch.stack([torch.where(image_columns, alpha, 1.0) for alpha in self._coefficients[1:]], 1)
         self._steered = Copies(self._text_decoder, gain)
         if self.branches == 1:
             return inputs
@@ -138,6 +138,7 @@ class PackedPass:
 
         Raises:
             InexactError: If the copies are not exact for this batch.
+            ValueError: If `choose` returns a coefficient that was not computed.
             RuntimeError: If the pass left an attention layer unsteered.
             NonFiniteLogitsError: If the logits of a branch are not finite.
         """
@@ -146,13 +147,14 @@ class PackedPass:
             raise InexactError(may_change=False)
         if not recording.copies_are_true:
             raise InexactError(may_change=True)
-        self.chosen = self._choose(recording.confidence)
-        rows = torch.arange(len(self.chosen), device=self.chosen.device)[:, None]
-        self.logits = recording.logits[rows, self.chosen]
+        self.alpha = self._choose(recording.confidence)
+        chosen = self._places(self.alpha)
+        rows = torch.arange(len(chosen), device=chosen.device)[:, None]
+        self.logits = recording.logits[rows, chosen]
         refuse(unusable(self.logits).any(1), self._model.dtype, "the first token under steering")
         output.logits = self.logits.flatten(0, 1)[:, None]
         cache: Any = output.past_key_values
-        before = _put_chosen(cache, self.copies, self.chosen)
+        before = _put_chosen(cache, self.copies, chosen)
         if self.branches == 1:
             self._swapped.close()
             cache.crop(-self.copies)
@@ -165,6 +167,16 @@ class PackedPass:
                 for layer in cache.layers
             ]
             active.set(Branches(self._steered.modules, self.branches, before))
+
+    def _places(self, alpha: torch.Tensor) -> torch.Tensor:
+        """Return where each coefficient stands among those that were computed, shape (batch, branches)."""
+        computed = alpha[..., None] == alpha.new_tensor(self._coefficients)
+        if not bool(computed.any(-1).all()):
+            raise ValueError(
+                f"the method chose the coefficients {sorted({*alpha.flatten().tolist()})}, but beside 1 it names only "
+                f"{self._coefficients[1:]}; its alphas must hold every coefficient that choose may return"
+            )
+        return computed.long().argmax(-1)
 
 
 class Copies(SteeredLayers):
@@ -200,7 +212,12 @@ class Copies(SteeredLayers):
 
 
 def _put_chosen(cache: Any, copies: int, chosen: torch.Tensor) -> int:
-    """Put the chosen rows in the place of the last prompt token and those behind it.
+    """Put the chosen ones of the last prompt token and its copies in their place and those behind it.
+
+    Args:
+        cache: The cache, with the copies.
+        copies: The number of copies.
+        chosen: 0 for the last prompt token itself, i for its i-th copy; shape (batch, branches).
 
     Returns:
         The number of prompt tokens before the last one.

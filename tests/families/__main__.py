@@ -19,19 +19,19 @@ and count. Separators, row and tile markers, and begin- and end-of-image tokens 
 Video tokens have another id and are not image tokens. Layers without attention logits (linear attention, convolutions)
 have nothing to steer.
 
-**One prefill**: the steered step runs on the cache of the unsteered pass. **Two passes**: a second complete pass is
-made with only its last row steered, because earlier tokens see the last one or because the cache holds a state that
-cannot be rolled back. The masks and the cache of each batch decide which. In every family, a batch takes two passes if
-the last token of a prompt holds an image feature (a prompt that ends in an image; in Ovis2 also one that ends in the
-token that closes an image). Both give the logits of two complete eager passes; neither drops anything silently.
+**One pass**: copies of the last prompt token, one for each coefficient, ride in the unsteered pass. **Two passes**: a
+complete pass is made for each coefficient, with only its last row steered, because earlier tokens see the last one
+(PaliGemma), or because a layer keeps a state that copies would change: linear attention (Qwen3.5), or a convolution
+over neighbouring tokens (LFM2). The kinds of layers and the masks of each batch decide which. In every family, a batch
+takes two passes if the last token of a prompt is an image placeholder. Both give the logits of two complete eager
+passes; neither drops anything silently.
 
 ## Tested
 
 A small random model of each family decodes a ragged, left-padded batch of three rows in fp32. One row has two images,
 and each row has another alpha. The logits are compared with two complete eager passes without a cache
-(`tests/oracle.py`); and the same again with a row that ends in an image. In every family the generated text is the
-same, and alpha = 1 equals plain `generate`. "Effect" is the largest change of a logit by steering.
-
+(`tests/oracle.py`); so are those of a sweep over all coefficients; and the same again with a row that ends in an image.
+In every family the generated text is the 
 **Real processor**: the family's own processor with a small tokenizer, saved with a random model as a checkpoint folder
 (`tests/test_families_real.py`). It is run in both frameworks' adapters, with the chat template and the paper's prompt,
 in batches of one and three, with a row of two images and a row without any. The answers equal those of transformers'
@@ -69,10 +69,8 @@ def measured_table() -> str:
     for name, family in FAMILIES.items():
         measured = measure(name)
         effect = "> 0.1" if measured.effect > 0.1 else "> 0.01"
-        lines.append(
-            f"| {name} | {measured.mode} | {family.columns} | {_bucket(measured.difference)} | {effect} "
-            f"| {_processor(name)} |"
-        )
+        difference = _bucket(max(measured.difference, measured.sweep_difference))
+        lines.append(f"| {name} | {measured.mode} | {family.columns} | {difference} | {effect} | {_processor(name)} |")
     lines += [f"| {family.name} | refused: {refusal(family)} | | | | |" for family in REFUSED]
     return "\n".join(lines) + "\n"
 

@@ -68,7 +68,7 @@ class Family:
     config: dict[str, Any]
     image: Callable[[torch.Generator, int], Image]
     images: tuple[int, ...] = (1, 2, 1)
-    mode: str = "one prefill"
+    mode: str = "one pass"
     columns: str = "patch features"
     types: str | None = None
     prefix_types: tuple[int, int, int] = (1, 0, 0)

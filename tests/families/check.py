@@ -86,7 +86,7 @@ def _measure(family: Family, texts: list[int]) -> Measured:
 
     decoder = Decoder(model, prefix_bytes=2**30)
     out = decoder.generate(inputs, PerRow(ALPHAS), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
-    mode = "one prefill" if decoder.stats.packed_passes else "two passes"
+    mode = "one pass" if decoder.stats.packed_passes else "two passes"
     # PerRow does not know that ones leave every row unsteered, so this takes the steered path.
     ones = decoder.generate(inputs, PerRow((1.0,) * len(texts)), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
     sweep = decoder.sweep(inputs, ALPHAS, max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
@@ -142,7 +142,7 @@ def inspected(architecture: str) -> str:
             .removesuffix("; it cannot be steered exactly and is refused")
         )
         return f"refused: {reason.strip()}"
-    return "two passes (recurrent state)" if decoder._text_decoder.recurrent else "one prefill, if the masks allow it"
+    return "two passes (recurrent state)" if decoder._text_decoder.recurrent else "one pass, if the masks allow it"
 
 
 def refusal(family: Family) -> str:

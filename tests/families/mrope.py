@@ -87,7 +87,7 @@ def _family(
     architecture: str,
     vision: dict[str, Any],
     *,
-    mode: str = "one prefill",
+    mode: str = "one pass",
     mrope: bool = True,
     grid: _Grid | None = None,
     **text: Any,

@@ -167,6 +167,7 @@ FAMILIES = [
         },
         _lfm2,
         columns="merged patch features; not begin and end of image",
+        mode="two passes",
     ),
     Family(
         "deepseek_vl",
