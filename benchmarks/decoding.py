@@ -32,14 +32,8 @@ AUTHORS_AT_LEAST = {("scaled", 4): 2.0}
 BOUND_TOKENS = 2
 ROUNDS = {("scaled", 4): 12, ("scaled", 1): 30, ("small", 1): 60}
 """Enough for medians that vary by 1 to 2 percent. Multiples of 6, so that each of the 6 variants is first as often."""
-COLUMNS = {
-    "time / plain": ".2f",
-    "time at most": ".2f",
-    "peak memory / plain": ".2f",
-    "memory at most": ".2f",
-    "seconds": ".3f",
-}
-"""The columns of the table that a case may have, and their formats."""
+FIGURES = {"time / plain": "time at most", "peak memory / plain": "memory at most"}
+"""What is measured of a variant in a case, and the name of its bound."""
 
 
 def variants(model: Any, tokens: int) -> dict[str, Work]:
@@ -107,24 +101,34 @@ def _measure(case: Case, settings: Settings) -> dict[str, Any]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Return the figures as a list of the cases, and a table with a group of columns for each case."""
-    head, groups = [""], []
-    for case, measured in report.items():
-        group = [name for name in COLUMNS if any(name in row for row in measured["variants"].values())]
-        head += [f"{case}: {group[0]}", *group[1:]]
-        groups.append((measured["variants"], group))
+    """Return the figures as a list of the cases, and a table with the variants below each other."""
+    columns = [
+        (case, figure)
+        for figure in FIGURES
+        for case, measured in report.items()
+        if figure in measured["variants"][PLAIN]
+    ]
 
-    def cells(variant: str) -> list[str]:
-        rows = [(figures[variant], group) for figures, group in groups]
-        return [format(row[name], COLUMNS[name]) if name in row else "" for row, group in rows for name in group]
+    def cell(row: dict[str, float], figure: str) -> str:
+        bound = f" (at most {row[FIGURES[figure]]:.2f})" if FIGURES[figure] in row else ""
+        return f"{row[figure]:.2f}{bound}"
+
+    rows = [
+        [variant, *(cell(report[case]["variants"][variant], figure) for case, figure in columns)]
+        for variant in next(iter(report.values()))["variants"]
+    ]
+    head = ["", *(f"{case}: {figure}" for case, figure in columns)]
+    cases = "\n".join(
+        f"- {case}: {measured['model']}. {measured['prompt']}. Plain `generate` takes "
+        f"{measured['variants'][PLAIN]['seconds']:.3f} seconds."
+        for case, measured in report.items()
+    )
 
     def authors(measured: dict[str, Any]) -> str:
         least = measured["authors at least"]
         return f"{measured['authors / AdaptVis']:.2f}" + (f" (at least {least:g})" if least else "")
 
-    cases = "\n".join(f"- {case}: {measured['model']}. {measured['prompt']}." for case, measured in report.items())
     ending = "The authors' procedure over AdaptVis: " + ", ".join(authors(measured) for measured in report.values())
-    rows = [[variant, *cells(variant)] for variant in groups[0][0]]
     return f"{cases}\n\n{table(head, rows)}\n\n{ending}.\n"
 
 

@@ -54,6 +54,18 @@ def test_both_adapters_answer_as_transformers_and_as_the_oracle(
         same(list(through_vlmevalkit(rows, method, sizes, folder=tmp_path, **arguments, **own)), expected)
 
 
+@pytest.mark.parametrize("style", ROWS)
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_a_sweep_over_what_the_processor_gives_answers_as_transformers_and_as_the_oracle(
+    name: str, style: str, checkpoint: Checkpoint
+) -> None:
+    _, alone = checkpoint(name)
+    rows = ROWS[style]
+    swept = alone.swept(rows, style, [0.5, ALPHA])
+    for alpha, method in ((1.0, "baseline"), (ALPHA, "scalingvis")):
+        same([swept[alpha]], [alone.replies(rows, style, method, len(rows))])
+
+
 @pytest.mark.parametrize("name", [name for name, declared in PROCESSORS.items() if declared.needs_image])
 def test_a_batch_without_any_picture_is_refused_if_transformers_refuses_it(
     name: str, checkpoint: Checkpoint, tmp_path: Path

@@ -5,9 +5,10 @@ of queries, keys and values, padding taken out and put back, no mask where there
 mistaken for several sequences, grouped heads, sliding windows and softcaps. It cannot show anything about the CUDA
 kernel itself: its speed, its rounding, and what it does with wrong input.
 
-Families whose flash attention in transformers 5.23 differs from their eager attention, steered or not, are not here:
-in Gemma 3 and 4 the tokens of an image no longer see later ones, PaliGemma 2's windows also cut its prefix, and
-GLM-4.5V and ERNIE 4.5 VL take the three rows of positions of a single prompt for three sequences.
+In some families, flash attention differs from eager attention in transformers 5.23, steered or not, so they are not
+compared with the oracle: in Gemma 3 and 4 the tokens of an image no longer see later ones, PaliGemma 2's windows also
+cut its prefix, and GLM-4.5V and ERNIE 4.5 VL take the three rows of positions of a single prompt without padding for
+three sequences.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from adaptvis_plugin.decoding import AdaptVis, Decoder, ScalingVis
 from tests import oracle, random_models
 from tests.families import FAMILIES
 from tests.families.build import IMAGE, NOT_TEXT, TEXT, Family, random_batch, random_model
+from tests.families.check import PerRow, same_tokens
 from tests.families.standard import CLIP, Square
 from tests.flash_on_cpu import Call, flash_on_cpu
 
@@ -160,6 +162,28 @@ def test_steering_equals_two_complete_passes(name: str, texts: list[int], calls:
         assert torch.equal(out.sequences, result.sequences)
     assert len(of_prompt(calls, case)) == 3 * case.layers, "flash attention computed every prompt once"
     assert case.model.config.get_text_config()._attn_implementation == "flash_attention_2"
+
+
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"llama4"}))  # transformers has no flash attention for chunks
+def test_in_every_family_one_pass_gives_what_two_give(name: str, calls: list[Call]) -> None:
+    model: Any = random_model(FAMILIES[name])
+    inputs = random_batch(FAMILIES[name], [3, 7, 5])
+    decoder = Decoder(model)
+    for config in decoder._text_decoder.configs:
+        config._attn_implementation = "flash_attention_2"
+    options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "suppress_tokens": NOT_TEXT}
+    alphas = (0.5, 2.0, 1.5)
+    one, two = (decoder.generate(inputs, PerRow(alphas, known=known), **options) for known in (True, False))
+    torch.testing.assert_close(one.first_logits, two.first_logits, atol=ALIKE, rtol=0)
+    assert torch.equal(one.sequences, two.sequences)
+    assert calls and decoder.stats.packed_passes == (FAMILIES[name].mode == "one pass")
+    plain = model.generate(**inputs, do_sample=False, output_logits=True, return_dict_in_generate=True, **options)
+    swept = decoder.sweep(inputs, alphas, **options)
+    torch.testing.assert_close(swept[1.0].first_logits, plain.logits[0], atol=ALIKE, rtol=0)
+    assert same_tokens(swept[1.0].sequences, plain.sequences[:, inputs["input_ids"].shape[1] :])
+    for row, alpha in enumerate(alphas):
+        torch.testing.assert_close(swept[alpha].first_logits[row], two.first_logits[row], atol=ALIKE, rtol=0)
+        assert same_tokens(swept[alpha].sequences[row], two.sequences[row])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

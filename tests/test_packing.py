@@ -21,7 +21,7 @@ from tests.families.build import IMAGE as FAMILY_IMAGE
 from tests.families.build import NOT_TEXT
 from tests.families.build import random_batch as family_batch
 from tests.families.build import random_model as family_model
-from tests.families.check import same_tokens
+from tests.families.check import PerRow, same_tokens
 from tests.random_models import IMAGE, random_batch, random_model
 
 TOLERANCE = 1e-4
@@ -172,37 +172,31 @@ def test_rows_without_an_image_are_the_plain_models_in_every_branch() -> None:
         assert torch.equal(branch.sequences[1], plain.sequences[1])
 
 
-@dataclass(frozen=True)
-class Chosen(Method):
-    """Choose a coefficient that is, or is not, among those that the method names."""
-
-    alpha: float
-    named: tuple[float, ...] | None
-
-    def choose(self, confidence: torch.Tensor) -> torch.Tensor:
-        return torch.full_like(confidence, self.alpha)
-
-    @property
-    def alphas(self) -> tuple[float, ...] | None:
-        return self.named
-
-
 def test_a_method_that_does_not_know_its_coefficients_beforehand_takes_two_passes() -> None:
     model = random_model("llava", seed=7)
     inputs = random_batch(model, [3, 8], seed=7)
     decoder = Decoder(model)
-    out = decoder.generate(inputs, Chosen(0.5, None), max_new_tokens=5)
+    two = decoder.generate(inputs, PerRow((0.5, 2.0), known=False), max_new_tokens=5)
     assert (decoder.stats.packed_passes, decoder.stats.full_passes) == (0, 1)
-    packed = decoder.generate(inputs, Chosen(0.5, (2.0, 0.5)), max_new_tokens=5)
+    one = decoder.generate(inputs, PerRow((0.5, 2.0)), max_new_tokens=5)
     assert (decoder.stats.packed_passes, decoder.stats.full_passes) == (1, 1)
-    torch.testing.assert_close(out.first_logits, packed.first_logits, atol=TOLERANCE, rtol=0)
-    assert torch.equal(out.sequences, packed.sequences)
+    torch.testing.assert_close(one.first_logits, two.first_logits, atol=TOLERANCE, rtol=0)
+    assert torch.equal(one.sequences, two.sequences)
+
+
+@dataclass(frozen=True)
+class Forgetful(ScalingVis):
+    """Choose a coefficient that is not among those that the method names."""
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        return (2.0, 1.5)
 
 
 def test_a_coefficient_that_a_method_does_not_name_is_an_error() -> None:
     model = random_model("llava", seed=7)
     with pytest.raises(ValueError, match=r"chose the coefficients \[0.5\], but beside 1 it names only \[2.0, 1.5\]"):
-        Decoder(model).generate(random_batch(model, [3]), Chosen(0.5, (2.0, 1.5)))
+        Decoder(model).generate(random_batch(model, [3]), Forgetful(alpha=0.5))
 
 
 @pytest.mark.parametrize("step", [7, 1000])

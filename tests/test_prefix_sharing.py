@@ -95,6 +95,16 @@ def test_all_other_families_are_right_whether_they_share_or_not(name: str) -> No
         same(*(d.generate(batch, ScalingVis(alpha=0.5), suppress_tokens=NOT_TEXT) for d in (shared, apart)))
 
 
+def test_nothing_is_kept_until_an_image_comes_a_second_time() -> None:
+    """The first batch only shows whether sharing is exact; it keeps what it has."""
+    model = random_model(FAMILIES["llava"])
+    decoder = Decoder(model, prefix_bytes=ROOM)
+    kept = decoder._prefixes._store._prefixes
+    for images, prefixes, reused in (([0, 1], 2, 0), ([2, 3], 2, 0), ([4, 2], 4, 0), ([4, 5], 5, 1), ([6, 7], 7, 1)):
+        decoder.generate(questions("llava", [3, 5], images), ScalingVis(alpha=0.5))
+        assert (len(kept), decoder.stats.prefixes_reused) == (prefixes, reused)
+
+
 def test_memory_is_bounded_and_the_least_recently_used_goes_first() -> None:
     def prefix() -> Prefix:
         return Prefix(((torch.zeros(1, 5, 2), torch.zeros(1, 5, 2)),))  # 80 bytes

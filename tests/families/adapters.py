@@ -15,6 +15,7 @@ from lmms_eval.api.instance import Instance
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature
 
+from adaptvis_plugin.decoding import Decoder
 from tests import oracle
 from tests.families.build import IMAGE, Family
 from tests.families.checkpoint import Processor
@@ -134,11 +135,20 @@ class Alone:
         """Return the replies of `generate`, or of the oracle."""
         answer = {"baseline": self._generated, "scalingvis": self._steered}[method]
         batches = [self._inputs(rows[start : start + batch_size], style) for start in range(0, len(rows), batch_size)]
-        # Llama 4's pixels are always in bfloat16.
-        batches = [batch.to(dtype=self.model.dtype) for batch in batches]
         return [reply for batch in batches for reply in answer(batch)]
 
+    def swept(self, rows: Sequence[Row], style: str, alphas: Sequence[float]) -> dict[float, list[Reply]]:
+        """Return the replies of our decoder to what the processor gives, for every coefficient of a sweep."""
+        inputs = self._inputs(rows, style)
+        with Decoder(self.model) as decoder:
+            swept = decoder.sweep(_without_labels(inputs), alphas, max_new_tokens=NEW_TOKENS)
+        return {alpha: self._replies(inputs, out.sequences, out.confidence) for alpha, out in swept.items()}
+
     def _inputs(self, rows: Sequence[Row], style: str) -> BatchFeature:
+        # Llama 4's pixels are always in bfloat16.
+        return self._processed(rows, style).to(dtype=self.model.dtype)
+
+    def _processed(self, rows: Sequence[Row], style: str) -> BatchFeature:
         chats = [row.messages() for row in rows]
         pictures: Any = [list(row.pictures) for row in rows]
         if style == "chat" and not self.declared.flat:
@@ -177,7 +187,7 @@ class Alone:
     def _steered(self, inputs: BatchFeature) -> list[Reply]:
         out = oracle.scaling_vis(
             self.model,
-            {name: value for name, value in inputs.items() if name != "labels"},  # PaliGemma's are for training
+            _without_labels(inputs),
             IMAGE,
             torch.full((len(inputs["input_ids"]),), ALPHA),
             NEW_TOKENS,
@@ -191,3 +201,8 @@ class Alone:
         texts = self.processor.batch_decode(sequences, skip_special_tokens=True)
         prompts = inputs["attention_mask"].sum(1).tolist()
         return [Reply(text.strip(), *rest) for text, *rest in zip(texts, confidence.tolist(), prompts, strict=True)]
+
+
+def _without_labels(inputs: BatchFeature) -> dict[str, torch.Tensor]:
+    """Return the inputs without PaliGemma's labels, which are for training."""
+    return {name: value for name, value in inputs.items() if name != "labels"}

@@ -21,16 +21,22 @@ NEW_TOKENS = 4
 
 @dataclass(frozen=True)
 class PerRow(Method):
-    """Give every row its own coefficient, whatever the confidence."""
+    """Give every row its own coefficient, whatever the confidence.
+
+    Attributes:
+        by_row: The coefficients.
+        known: Whether they are known before the confidence, so that one pass may be enough.
+    """
 
     by_row: tuple[float, ...]
+    known: bool = True
 
     def choose(self, confidence: torch.Tensor) -> torch.Tensor:
         return torch.tensor(self.by_row, device=confidence.device)
 
     @property
-    def alphas(self) -> tuple[float, ...]:
-        return self.by_row
+    def alphas(self) -> tuple[float, ...] | None:
+        return self.by_row if self.known else None
 
 
 @dataclass(frozen=True)

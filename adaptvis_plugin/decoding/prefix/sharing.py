@@ -16,6 +16,8 @@ from adaptvis_plugin.decoding.prefix.fingerprint import model_fingerprint
 from adaptvis_plugin.decoding.prefix.store import Prefix, PrefixStore, keeps_every_position
 from adaptvis_plugin.decoding.recording import Recording
 
+_SUMS = 100_000  # images that are remembered by their sum
+
 
 class SharedPrefixes:
     """Runs the prefill of batches, and continues cached prefixes where that is exact.
@@ -98,6 +100,8 @@ class SharedPrefixes:
         if not self._images_repeat and pixels is not None and len(pixels) == len(inputs["input_ids"]):
             sums = pixels.flatten(1).sum(1, dtype=torch.float32).tolist()
             self._images_repeat = len({*sums}) < len(sums) or not self._sums.isdisjoint(sums)
+            if len(self._sums) > _SUMS:
+                self._sums.clear()
             self._sums.update(sums)
         return self._images_repeat
 
