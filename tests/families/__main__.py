@@ -26,12 +26,20 @@ over neighbouring tokens (LFM2). The kinds of layers and the masks of each batch
 takes two passes if the last token of a prompt is an image placeholder. Both give the logits of two complete eager
 passes; neither drops anything silently.
 
+The prompt's rows come from the kernel with which the model was loaded: sdpa, eager or flash attention. With any other
+kernel, a batch takes two passes, and the steered one uses sdpa. In transformers {version} some families compute
+something else under flash attention than under the others, steered or not: in Gemma 3 and 4 the tokens of an image do
+not see each other both ways, PaliGemma 2's windows cut its prefix, and GLM-4.5V and ERNIE 4.5 VL fail on a single prompt
+without padding.
+
 ## Tested
 
 A small random model of each family decodes a ragged, left-padded batch of three rows in fp32. One row has two images,
 and each row has another alpha. The logits are compared with two complete eager passes without a cache
 (`tests/oracle.py`); so are those of a sweep over all coefficients; and the same again with a row that ends in an image.
-In every family the generated text is the 
+In every family the generated text is the same, and alpha = 1 equals plain `generate`. "Effect" is the largest change of
+a logit by steering.
+
 **Real processor**: the family's own processor with a small tokenizer, saved with a random model as a checkpoint folder
 (`tests/test_families_real.py`). It is run in both frameworks' adapters, with the chat template and the paper's prompt,
 in batches of one and three, with a row of two images and a row without any. The answers equal those of transformers'
