@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -13,7 +12,6 @@ def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
     """Restrict a hook to the current thread: a model calls its hooks in every thread that uses it."""
     owner = threading.get_ident()
 
-    @wraps(hook)
     def restricted(*arguments: Any) -> Any:
         return hook(*arguments) if threading.get_ident() == owner else None
 

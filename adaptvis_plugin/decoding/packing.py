@@ -222,14 +222,12 @@ def _put_chosen(cache: Any, copies: int, chosen: torch.Tensor) -> int:
     Returns:
         The number of prompt tokens before the last one.
     """
-    rows = torch.arange(len(chosen), device=chosen.device)[:, None]
-    columns = chosen - 1 - copies
     before = 0
     for layer in cache.layers:
         for states in (layer.keys, layer.values):
             if states is not None:  # otherwise the layer shares those of another one
                 before = states.shape[2] - 1 - copies
                 last = states[:, :, before:]
-                picked = last[rows.to(states.device), :, columns.to(states.device)]
-                last[:, :, : chosen.shape[1]] = picked.transpose(1, 2)
+                index = chosen.to(states.device)[:, None, :, None].expand(-1, last.shape[1], -1, last.shape[3])
+                last[:, :, : chosen.shape[1]] = last.gather(2, index)
     return before
