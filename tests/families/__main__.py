@@ -29,8 +29,8 @@ passes; neither drops anything silently.
 The prompt's rows come from the kernel with which the model was loaded: sdpa, eager or flash attention. With any other
 kernel, a batch takes two passes, and the steered one uses sdpa. In transformers {version} some families compute
 something else under flash attention than under the others, steered or not: in Gemma 3 and 4 the tokens of an image do
-not see each other both ways, PaliGemma 2's windows cut its prefix, and GLM-4.5V and ERNIE 4.5 VL fail on a single prompt
-without padding.
+not see each other both ways, PaliGemma 2's windows cut its prefix, and GLM-4.5V and ERNIE 4.5 VL fail on a single
+prompt without padding.
 
 ## Tested
 
