@@ -164,6 +164,21 @@ def test_steering_equals_two_complete_passes(name: str, texts: list[int], calls:
     assert case.model.config.get_text_config()._attn_implementation == "flash_attention_2"
 
 
+@each_case
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
+def test_the_unsteered_branch_of_a_sweep_is_decoded_by_the_kernel_to_the_end(
+    name: str, texts: list[int], calls: list[Call]
+) -> None:
+    """So its text is that of `generate` in half precision too, where another kernel rounds in another way."""
+    case = build(name, texts)
+    case.model.set_attn_implementation("flash_attention_2")
+    case.generate()
+    alone = [call for call in calls if call.queries == [1] * len(texts)]
+    calls.clear()
+    Decoder(case.model).sweep(case.inputs, [0.5, 1.5], max_new_tokens=NEW_TOKENS, **case.generation)
+    assert [call for call in calls if call.queries == [1] * len(texts)] == alone != []
+
+
 @pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"llama4"}))  # transformers has no flash attention for chunks
 def test_in_every_family_one_pass_gives_what_two_give(name: str, calls: list[Call]) -> None:
     model: Any = random_model(FAMILIES[name])

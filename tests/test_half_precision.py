@@ -8,6 +8,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, Qwen2Config
 
 from adaptvis_plugin.decoding import Baseline, Decoder, ScalingVis
 from tests import oracle
+from tests.families.check import same_tokens
 from tests.random_models import IMAGE, random_batch, random_model
 
 TEXTS = [5, 9, 3]
@@ -80,3 +81,15 @@ def test_large_biases_do_not_overflow_in_float16(alpha: float) -> None:
         inputs["pixel_values"] = inputs["pixel_values"].half()
         unsteered += float((Decoder(model.half()).generate(inputs, Baseline()).first_logits - exact).abs().mean())
     assert ours <= 1.2 * unsteered / len(SEEDS), "steering adds almost nothing to what fp16 costs the unsteered model"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_unsteered_answers_of_a_sweep_are_those_of_generate(dtype: torch.dtype) -> None:
+    for seed in SEEDS:
+        model = random_model("llava", kv_heads=2, seed=seed).to(dtype)
+        inputs = random_batch(model, TEXTS, seed=seed)
+        inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
+        plain = Decoder(model).generate(inputs, Baseline(), max_new_tokens=6)
+        swept = Decoder(model).sweep(inputs, [0.5, 1.5], max_new_tokens=6)[1.0]
+        assert torch.equal(swept.confidence, plain.confidence)
+        assert same_tokens(swept.sequences, plain.sequences)

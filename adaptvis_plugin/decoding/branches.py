@@ -17,6 +17,9 @@ from adaptvis_plugin.decoding.rows import additive, attend
 class Branches:
     """The branches of each prompt, one row each: all attend to the prompt, and each to its own tokens.
 
+    The first branch is the unsteered one. The model's own kernel computes it, as it would alone: in half precision,
+    another computation would round in another way, and some answers would not be those of plain decoding.
+
     Args:
         modules: See `Steering`.
         branches: The number of branches.
@@ -32,7 +35,22 @@ class Branches:
     def attend(self, call: AttentionCall) -> torch.Tensor:
         """Attend with one query in each row, to the keys and values of its prompt's branches (see `BranchLayer`)."""
         query = call.query[:, :, 0].unflatten(0, (-1, self._branches)).transpose(1, 2)
-        return attend(query, call.key, call.value, self._masks(call), None, **call.options).flatten(0, 1)[:, None]
+        output = attend(query, call.key, call.value, self._masks(call), None, **call.options).flatten(0, 1)[:, None]
+        output[:: self._branches] = self._first_branch(call).run()
+        return output
+
+    def _first_branch(self, call: AttentionCall) -> AttentionCall:
+        """Return the call of the first branch of each prompt, as if it had the cache for itself."""
+        rows = slice(None, None, self._branches)
+        columns = torch.arange(call.key.shape[2], device=call.key.device)
+        own = columns[(columns < self._before) | ((columns - self._before) % self._branches == 0)]
+        mask, options = call.mask, call.options
+        if mask is not None and len(mask) > 1:
+            mask = mask[rows]
+        if isinstance(options.get("position_ids"), torch.Tensor):
+            options = {**options, "position_ids": options["position_ids"][..., rows, :]}
+        key, value = (states.index_select(2, own) for states in (call.key, call.value))
+        return AttentionCall(call.kernel, call.module, call.query[rows], key, value, mask, options)
 
     def _mask(self, call: AttentionCall) -> torch.Tensor:
         """Let each branch see the prompt as the model says, and of the tokens after it only its own."""
