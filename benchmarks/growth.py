@@ -5,13 +5,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.decoding import PLAIN, variants
+from benchmarks.decoding import PLAIN, SWEEP, variants
 from benchmarks.measure import Settings, in_turn, ratio, table
 from benchmarks.shapes import SHAPES, image_tokens, random_batch, random_llava
 
 IMAGES = (1, 2, 4, 8)
 BATCHES = (1, 2, 4, 8)
-SHOWN = ("ScalingVis", "AdaptVis", "sweep over 6 alphas")
+SHOWN = ("ScalingVis", "AdaptVis", SWEEP)
 
 
 def measure(settings: Settings) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
 def around_first_pass(
     model: PreTrainedModel,
     before: Callable[[dict[str, Any]], dict[str, Any] | None],
-    after: Callable[[Any], None],
+    after: Callable[[Any], None] = lambda output: None,
     later: Callable[[Any], None] = lambda output: None,
 ) -> Iterator[None]:
     """Call functions around the model's forward passes that this thread makes inside the block.

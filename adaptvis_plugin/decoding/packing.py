@@ -84,7 +84,7 @@ class PackedPass:
         return (
             all(has_kernel(config._attn_implementation) for config in text.configs)
             # A placeholder needs a feature of an image, and a copy has none.
-            and not any(bool((last == token).any()) for token in text.placeholders)
+            and text.placeholders.isdisjoint(last.tolist())
             and (step is None or tokens // step == (tokens + self.copies) // step)
         )
 
@@ -97,19 +97,19 @@ class PackedPass:
             return inputs
         tokens = inputs["input_ids"].shape
         aligned = {name: value for name, value in inputs.items() if getattr(value, "shape", None) == tokens}
-        if inputs.get("position_ids") is None:
+        positions = inputs.get("position_ids")
+        if positions is None:
             # Some families derive positions from the images, of which there is only one for all branches.
             others = {name: value for name, value in inputs.items() if name != "input_ids"}
             prepare: Any = self._model._prepare_position_ids_for_generation
-            aligned["position_ids"] = prepare(inputs["input_ids"], others)
-        else:
-            aligned["position_ids"] = inputs["position_ids"]
+            positions = prepare(inputs["input_ids"], others)
+        aligned["position_ids"] = positions
         return {**inputs, **{name: value.repeat_interleave(self.branches, -2) for name, value in aligned.items()}}
 
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Put the copies into the first pass of the `generate` call inside the block."""
-        with self._swapped, around_first_pass(self._model, self._before, lambda output: None):
+        with self._swapped, around_first_pass(self._model, self._before):
             yield
 
     def _before(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +154,8 @@ class PackedPass:
         refuse(unusable(self.logits).any(1), self._model.dtype, "the first token under steering")
         output.logits = self.logits.flatten(0, 1)[:, None]
         cache: Any = output.past_key_values
-        before = _put_chosen(cache, self.copies, chosen)
+        before = cache.get_seq_length() - 1 - self.copies
+        _put_chosen(cache, self.copies, chosen)
         if self.branches == 1:
             self._swapped.close()
             cache.crop(-self.copies)
@@ -211,23 +212,17 @@ class Copies(SteeredLayers):
         return mask[None, None] if seen is None else mask + padded(additive(seen), (0, copies))
 
 
-def _put_chosen(cache: Any, copies: int, chosen: torch.Tensor) -> int:
+def _put_chosen(cache: Any, copies: int, chosen: torch.Tensor) -> None:
     """Put the chosen ones of the last prompt token and its copies in their place and those behind it.
 
     Args:
         cache: The cache, with the copies.
         copies: The number of copies.
         chosen: 0 for the last prompt token itself, i for its i-th copy; shape (batch, branches).
-
-    Returns:
-        The number of prompt tokens before the last one.
     """
-    before = 0
     for layer in cache.layers:
         for states in (layer.keys, layer.values):
             if states is not None:  # otherwise the layer shares those of another one
-                before = states.shape[2] - 1 - copies
-                last = states[:, :, before:]
+                last = states[:, :, -1 - copies :]
                 index = chosen.to(states.device)[:, None, :, None].expand(-1, last.shape[1], -1, last.shape[3])
                 last[:, :, : chosen.shape[1]] = last.gather(2, index)
-    return before

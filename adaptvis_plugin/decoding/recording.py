@@ -47,7 +47,9 @@ class Recording:
     def last_is_unseen(self) -> bool:
         """Whether no token but the last one, and no token but a copy of it, saw the last one."""
         last = -1 - self.copies
-        return not self._unreadable and not any(bool(mask[..., :last, last:].any()) for mask in self._visible())
+        return not self._unreadable and not any(
+            bool(_visible(mask[..., :last, last:]).any()) for mask in self._masks.values()
+        )
 
     @property
     def copies_are_true(self) -> bool:
@@ -63,11 +65,9 @@ class Recording:
         """
         if self.position_ids is None or self.position_ids.ndim != 2 or self._unreadable:
             return False
-        return not any(bool(mask.triu(1 + mask.shape[-1] - mask.shape[-2]).any()) for mask in self._visible())
-
-    def _visible(self) -> Iterator[torch.Tensor]:
-        for mask in self._masks.values():
-            yield mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+        return not any(
+            bool(_visible(mask).triu(1 + mask.shape[-1] - mask.shape[-2]).any()) for mask in self._masks.values()
+        )
 
     def keep_mask(self, module: nn.Module, arguments: Any, options: dict[str, Any]) -> None:
         """Keep the mask of an attention layer; a pre-forward hook."""
@@ -147,6 +147,11 @@ def record(
         yield recording
     if later_unusable is not None:
         refuse(later_unusable, model.dtype, "a token after the first")
+
+
+def _visible(mask: torch.Tensor) -> torch.Tensor:
+    """Return which columns a boolean or additive mask lets through."""
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
 def _argument(name: str, module: nn.Module, arguments: Any, options: dict[str, Any]) -> Any:
