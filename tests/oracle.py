@@ -26,6 +26,7 @@ def _eager(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     repeats = query.shape[1] // key.shape[1]
@@ -39,7 +40,9 @@ def _eager(
         scores[:, :, prompt - 1, :prompt] *= _gain[:, None]
     if attention_mask is not None:
         scores = scores + attention_mask[..., : scores.shape[-1]]
-    weights = scores.float().softmax(-1).to(query.dtype)
+    if s_aux is not None:  # a sink takes weight and gives no value
+        scores = torch.cat([scores, s_aux.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)], -1)
+    weights = scores.float().softmax(-1).to(query.dtype)[..., : key.shape[-2]]
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 

@@ -10,7 +10,14 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedTokenizerFast
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    GptOssConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -222,6 +229,55 @@ def test_where_the_scale_of_the_queries_changes_among_the_copies_two_passes_are_
         torch.testing.assert_close(out.first_logits, expected.first_logits, atol=TOLERANCE, rtol=0)
         modes.add("two passes" if decoder.stats.full_passes else "one pass")
     assert modes == ({"one pass", "two passes"} if step == 7 else {"one pass"})
+
+
+def gpt_oss_model() -> Any:
+    """Return a LLaVA on GPT-OSS: attention sinks, a sliding window in every second layer, a mixture of experts."""
+    plain = random_model("llava", kv_heads=2, seed=3)
+    shared = ("hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size", "pad_token_id", "eos_token_id")
+    text = GptOssConfig(
+        **{name: getattr(plain.config.text_config, name) for name in shared},
+        head_dim=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        sliding_window=12,
+        layer_types=["sliding_attention", "full_attention"],
+    )
+    vision = plain.config.vision_config
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE, vision_feature_layer=-2)
+    torch.manual_seed(0)
+    model: Any = LlavaForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for name, weight in model.get_decoder().named_parameters():
+            if "norm" not in name:
+                weight.normal_(0, 2.0 if name.endswith("sinks") else 0.15)
+        model.lm_head.weight.mul_(10)
+        model.lm_head.weight[IMAGE] = 0
+    model.generation_config = plain.generation_config
+    return model
+
+
+def test_attention_sinks_take_part_in_every_way_of_decoding() -> None:
+    model = gpt_oss_model()
+    inputs = random_batch(model, [4, 9, 1], seed=3)
+    expected = oracle.scaling_vis(model, inputs, IMAGE, torch.full((3,), 0.5), 5)
+    unsteered, text = oracle.complete_pass(model, inputs, IMAGE, torch.ones(3), 5)
+    assert (expected.first_logits - unsteered).abs().max() > 100 * TOLERANCE
+    one, two = (
+        Decoder(model).generate(inputs, PerRow((0.5,) * 3, known=known), max_new_tokens=5) for known in (True, False)
+    )
+    swept = Decoder(model).sweep(inputs, [2.0, 0.5], max_new_tokens=5)
+    for out in (one, two, swept[0.5]):
+        torch.testing.assert_close(out.first_logits, expected.first_logits, atol=TOLERANCE, rtol=0)
+        assert same_tokens(out.sequences, expected.sequences)
+    torch.testing.assert_close(swept[1.0].first_logits, unsteered, atol=TOLERANCE, rtol=0)
+    assert same_tokens(swept[1.0].sequences, text)
+    for layer in model.get_decoder().layers:
+        layer.self_attn.sinks.data.fill_(-1e9)
+    without = oracle.complete_pass(model, inputs, IMAGE, torch.full((3,), 0.5), 1)[0]
+    assert (expected.first_logits - without).abs().max() > 100 * TOLERANCE, "the sinks must matter"
 
 
 def test_a_kernel_of_the_users_own_takes_two_passes() -> None:
