@@ -1,0 +1,93 @@
+"""What the first answer token's logits say: entropy, likeliest tokens, and the probability of each offered option."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+TOP = 20
+"""How many of the likeliest first tokens are kept."""
+
+
+def entropy(logits: torch.Tensor) -> torch.Tensor:
+    """Return the entropy of each row's first token in nats.
+
+    Args:
+        logits: Shape (rows, vocabulary).
+
+    Returns:
+        Shape (rows,), fp32.
+    """
+    found: torch.Tensor = torch.distributions.Categorical(logits=logits.float()).entropy()
+    return found
+
+
+def top_tokens(logits: torch.Tensor, tokenizer: Any, count: int = TOP) -> list[list[tuple[int, str, float]]]:
+    """Return each row's likeliest first tokens: id, text and log-probability, likeliest first.
+
+    Args:
+        logits: Shape (rows, vocabulary).
+        tokenizer: The model's.
+        count: How many.
+    """
+    found = logits.float().log_softmax(-1).topk(min(count, logits.shape[-1]))
+    return [
+        [(token, tokenizer.decode([token]), value) for token, value in zip(ids, values, strict=True)]
+        for ids, values in zip(found.indices.tolist(), found.values.tolist(), strict=True)
+    ]
+
+
+class OptionTokens:
+    """The first tokens that begin each option.
+
+    An option may be written in lower case, as given, or with a capital, and with or without a space before it: all of
+    these count for it. A token that begins several options says nothing about which is meant, and counts for none.
+
+    Args:
+        tokenizer: The model's.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.of = lru_cache(maxsize=4096)(self._of)
+
+    def _of(self, options: tuple[str, ...]) -> tuple[tuple[int, ...], ...] | None:
+        """Return each option's token ids; None if there are no options, or one has no token of its own."""
+        found = [self._first_tokens(option) for option in options]
+        shared = Counter(token for tokens in found for token in tokens)
+        own = tuple(tuple(sorted(token for token in tokens if shared[token] == 1)) for tokens in found)
+        return own if own and all(own) else None
+
+    def _first_tokens(self, option: str) -> set[int]:
+        ways = {option, option.lower(), option[:1].upper() + option[1:]}
+        ids = [
+            self._tokenizer(space + way, add_special_tokens=False)["input_ids"] for way in ways for space in ("", " ")
+        ]
+        blank = self._tokenizer(" ", add_special_tokens=False)["input_ids"]
+        # Some tokenizers write a leading space as a token of its own: the option then begins at the next one.
+        return {tokens[1] if len(tokens) > 1 and tokens[:1] == blank else tokens[0] for tokens in ids if tokens}
+
+    def log_probabilities(self, logits: torch.Tensor, options: Sequence[Sequence[str]]) -> list[Mapping[str, float]]:
+        """Return each row's log-probability of each of its options, normalised over them.
+
+        Args:
+            logits: Shape (rows, vocabulary).
+            options: Each row's options; may be empty.
+
+        Returns:
+            For each row its options in order. Empty if `of` has no tokens for them.
+        """
+        rows = logits.float().log_softmax(-1)
+        result: list[Mapping[str, float]] = []
+        for row, offered in zip(rows, options, strict=True):
+            tokens = self.of(tuple(offered))
+            if tokens is None:
+                result.append({})
+                continue
+            sums = torch.stack([row[list(ids)].logsumexp(0) for ids in tokens])
+            result.append(dict(zip(offered, sums.log_softmax(0).tolist(), strict=True)))
+        return result

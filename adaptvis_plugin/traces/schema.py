@@ -1,0 +1,134 @@
+"""The form of a trace: a text file with one JSON object per line, first the header, then one line per row.
+
+A coefficient is written as a key in the form of `alpha_key`: ``"0.5"``, ``"1.0"``. A trace of a sweep has an answer
+for every coefficient of its header in every row; a trace of an ordinary run has one, under the coefficient that the
+method chose. A trace without a header has the fields question, gold, confidence, generations and, optionally, options:
+the form in which recorded runs of the authors' code are exchanged.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+FORMAT: Literal[1] = 1
+"""The version of this form, under the header's key `adaptvis_trace`; a file with another one is refused."""
+
+
+def alpha_key(alpha: float) -> str:
+    """Return a coefficient as a key: the shortest text that reads back as the same number, always with a point."""
+    return repr(float(alpha))
+
+
+def _finite(alpha: float) -> float:
+    if not math.isfinite(alpha) or alpha < 0:
+        raise ValueError("a coefficient is a finite number of at least 0")
+    return alpha
+
+
+Alpha = Annotated[float, AfterValidator(_finite)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Header(BaseModel):
+    """What decides the answers of a trace. Two runs may share a trace only if their headers are equal.
+
+    Attributes:
+        adaptvis_trace: The version of the form.
+        task: The task's name in its framework.
+        task_version: The version that the task's file gives.
+        rows: The number of rows that the whole task has; a trace with fewer is partial.
+        data: A digest of what was asked: the documents' questions and pictures.
+        scoring: `whatsup` or `vsr` for this package's data sets and those of their form; None for any other task.
+        model: The checkpoint, as it was given.
+        revision: The commit on the hub, or the fingerprint of a folder; None if unknown.
+        dtype: The weights' type: `float32`, `bfloat16`, `float16`, `float64`.
+        prompt: `paper` or `chat`.
+        method: `sweep`, or the name of the method of an ordinary run.
+        settings: The method's hyper-parameters; of a sweep none.
+        alphas: The recorded coefficients, 1.0 first, if every row has all of them: a sweep. Else empty.
+        max_new_tokens: The longest answer in tokens.
+        code: A digest of the code that decides an answer.
+        packages: The versions of adaptvis-plugin, torch, transformers and the framework.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    adaptvis_trace: Literal[1] = FORMAT
+    task: str
+    task_version: str | None = None
+    rows: int = Field(ge=0)
+    data: str | None = None
+    scoring: Literal["whatsup", "vsr"] | None = None
+    model: str
+    revision: str | None = None
+    dtype: str
+    prompt: str
+    method: str = "sweep"
+    settings: dict[str, Any] = Field(default_factory=dict)
+    alphas: tuple[Alpha, ...] = ()
+    max_new_tokens: int = Field(ge=1)
+    code: str | None = None
+    packages: dict[str, str] = Field(default_factory=dict)
+
+
+class TopToken(BaseModel):
+    """One of the likeliest first tokens of the unsteered model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: int
+    text: str
+    log_probability: float
+
+
+class Row(BaseModel):
+    """One question and its answers.
+
+    Attributes:
+        doc_id: The row's number in its task; None in a trace without a header, where it is the line's number.
+        asked: A digest of the question and its pictures, to notice that a task's data have changed.
+        question: The prompt as the processor took it or, in a task's own words, the question.
+        gold: The right answer.
+        relation: The relation that the row tests, in lower case; see `adaptvis_plugin.data.cache`.
+        set_id: Equal for pictures of the same objects; None if the data has no sets.
+        pair_id: Equal for pictures of the same objects in opposite relations.
+        image: Equal for rows with the same picture; None if unknown.
+        confidence: The unsteered model's probability of its likeliest first token.
+        entropy: The entropy of the unsteered model's first token, in nats.
+        top: The unsteered model's 20 likeliest first tokens, likeliest first.
+        alpha: The coefficient that an ordinary run applied; None in a sweep.
+        generations: The answer under each coefficient.
+        metrics: Under each coefficient, the numbers that the task's own `process_results` gave; only those that have
+            a meaning for a single row.
+        options: Under each coefficient, the probability of each offered option at the first token, divided by their
+            sum. Empty if the row offers none, or if two options begin with the same token.
+        input_tokens: The length of the prompt.
+        output_tokens: The length of the answer under each coefficient.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    doc_id: int | None = None
+    asked: str | None = None
+    question: str
+    gold: str
+    relation: str | None = None
+    set_id: int | None = None
+    pair_id: int | None = None
+    image: str | None = None
+    confidence: Probability
+    entropy: float | None = None
+    top: tuple[TopToken, ...] = ()
+    alpha: Alpha | None = None
+    generations: dict[Alpha, str] = Field(min_length=1)
+    metrics: dict[Alpha, dict[str, float | None]] = Field(default_factory=dict)
+    options: dict[Alpha, dict[str, Probability]] = Field(default_factory=dict)
+    input_tokens: int | None = None
+    output_tokens: dict[Alpha, int] = Field(default_factory=dict)
+
+    def line(self) -> str:
+        """Return the row as a line of a trace, with its newline; what is absent is left out."""
+        return self.model_dump_json(exclude_none=True, exclude_defaults=True) + "\n"
