@@ -83,6 +83,13 @@ def whole_prompt(content: Iterable[Mapping[str, Any]]) -> str | None:
     return next((part[_WHOLE_PROMPT] for part in content if _WHOLE_PROMPT in part), None)
 
 
+def offered_options(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the answers that a row of any data set offers, from its column `options`; empty if it has none."""
+    options = row.get("options")
+    listed = isinstance(options, (list, tuple)) and all(isinstance(option, str) and option for option in options)
+    return tuple(options) if options is not None and listed else ()
+
+
 def read_questions(path: Path) -> list[Question]:
     """Read a question file of the authors: one JSON object per row, in the order of the data.
 

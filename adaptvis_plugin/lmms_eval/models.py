@@ -21,7 +21,7 @@ from lmms_eval.protocol import ChatMessages
 from tqdm import tqdm
 from transformers import BatchFeature
 
-from adaptvis_plugin.data.questions import whole_prompt
+from adaptvis_plugin.data.questions import offered_options, whole_prompt
 from adaptvis_plugin.lmms_eval.cache import complete_keys
 from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
 from adaptvis_plugin.lmms_eval.summary import report
@@ -180,7 +180,8 @@ class SteeredModel(lmms):
     def _prompt(self, request: Instance) -> Prompt:
         context, doc_to_messages, _, doc_id, task, split = request.args
         name = f"{task}, document {doc_id}"
-        given = doc_to_messages(self.task_dict[task][split][doc_id])
+        document = self.task_dict[task][split][doc_id]
+        given = doc_to_messages(document)
         messages = ChatMessages(messages=given)
         found, videos, audios = messages.extract_media()
         if videos or audios:
@@ -194,7 +195,7 @@ class SteeredModel(lmms):
             text = self.runner.render(messages.to_hf_messages(), context, whole)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        return Prompt(text, images, name)
+        return Prompt(text, images, name, offered_options(document))
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Refuse: the methods steer the generation of an answer."""

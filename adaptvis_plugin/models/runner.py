@@ -31,11 +31,13 @@ class Prompt:
         text: The prompt as the processor takes it.
         images: Its images, in the order of its image tokens; RGB.
         name: What the user knows the row by, for errors: `vsr, document 7`.
+        options: The answers that the question offers, as the data writes them; empty if it offers none.
     """
 
     text: str
     images: tuple[Image.Image, ...]
     name: str = ""
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

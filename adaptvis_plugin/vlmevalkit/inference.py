@@ -15,6 +15,7 @@ import vlmeval.config
 from tqdm import tqdm
 from vlmeval.smp import dump, get_rank_and_world_size
 
+from adaptvis_plugin.data.questions import offered_options
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.vlmevalkit.arguments import model_arguments
 from adaptvis_plugin.vlmevalkit.model import SteeredVLM
@@ -67,7 +68,9 @@ def _infer(
             batch = todo[start : start + arguments.batch_size]
             assert isinstance(model, SteeredVLM)
             prompts = [
-                model.prompt(dataset.build_prompt(row), f"{dataset.dataset_name}, index {row['index']}")
+                model.prompt(
+                    dataset.build_prompt(row), f"{dataset.dataset_name}, index {row['index']}", offered_options(row)
+                )
                 for row in batch
             ]
             answers = model.answer(prompts, dataset.dataset_name)

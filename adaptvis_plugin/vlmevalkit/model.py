@@ -46,19 +46,20 @@ class SteeredVLM(BaseModel):
         method = self.arguments.choose(preset_task(name))
         return self.runner.answer(prompts, method, max_new_tokens=longest_answer(self.arguments, name))
 
-    def prompt(self, message: Any, name: str = "the question") -> Prompt:
+    def prompt(self, message: Any, name: str = "the question", options: tuple[str, ...] = ()) -> Prompt:
         """Return one of VLMEvalKit's messages as the runner takes it.
 
         Args:
             message: What `build_prompt` of a data set returns.
             name: What the user knows the question by, for errors.
+            options: The answers that it offers.
 
         Raises:
             ValueError: If the message holds anything but images and text, an image cannot be read, or the paper's
                 prompt does not fit; the error names the question.
         """
         try:
-            return self._prompt(self._parts(message), name)
+            return self._prompt(self._parts(message), name, options)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
@@ -71,7 +72,7 @@ class SteeredVLM(BaseModel):
             raise ValueError(f"not a message of VLMEvalKit: {message!r}")
         return parts
 
-    def _prompt(self, message: Message, name: str) -> Prompt:
+    def _prompt(self, message: Message, name: str, options: tuple[str, ...]) -> Prompt:
         content: Message = []
         images = []
         for item in message:
@@ -87,4 +88,4 @@ class SteeredVLM(BaseModel):
                 raise ValueError(f"it holds {item['type']}; this model takes images and text")
         texts = "\n".join(part["text"] for part in content if part["type"] == "text")
         text = self.runner.render([{"role": "user", "content": content}], texts, whole_prompt(message))
-        return Prompt(text, tuple(images), name)
+        return Prompt(text, tuple(images), name, options)
