@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: demo test setup lint types clean
+.PHONY: demo test setup lint types browser clean
 
 # The CPU pins live in constraints/cpu.txt. On a GPU machine install the package beside your own torch instead.
 $(VENV)/.ready: pyproject.toml constraints/cpu.txt scripts/patch_torchvision.py
@@ -26,7 +26,14 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-test: lint types  ## lint, type-check and run the suite
+# Reports are tested in a real browser. Without one, and without the right to install it, those tests are skipped.
+browser:
+	@command -v chromedriver >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  echo "installing Chromium for the tests of HTML reports" && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium chromium-driver >/dev/null; } || \
+	  echo "no Chromium: the tests of HTML reports are skipped; install chromium and chromium-driver to run them"
+
+test: lint types browser  ## lint, type-check and run the suite
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 clean:
