@@ -66,13 +66,17 @@ def test_the_command_inspects_the_demo_without_a_network(tmp_path: Path) -> None
     environment = {"HF_HUB_OFFLINE": "0", "PYTHONPATH": path, "OPENED": str(tmp_path / "opened"), "COLUMNS": "120"}
     done = run_command("adaptvis", "inspect", "demo", "--json", tmp_path / "facts.json", **environment)
     assert not (tmp_path / "opened").exists()
+    run_command(
+        "python", "-c", "import urllib.request as r\ntry: r.urlopen('http://a.b')\nexcept OSError: 0", **environment
+    )
+    assert (tmp_path / "opened").exists(), "the guard must see a connection for the line above to mean anything"
     lines = done.stdout.splitlines()
     assert len(lines) < 30 and max(map(len, lines)) <= 120
     for words in (
         "supported, one pass expected",
         "6.94 MB of float32",
         "USER: Where is the mug in relation to the table?",
-        "91, of these 64 image columns",
+        "91, of these 64 image columns (<image>, id 4) for a picture of 128 x 128",
         "paper (llava-1.5-7b.yaml); chat is possible too",
         "alpha_low 0.5, alpha_high 1.5, threshold 0.4 (llava-1.5-7b.yaml)",
     ):
@@ -297,6 +301,7 @@ def test_a_table_of_ones_own_is_a_task(tmp_path: Path, monkeypatch: pytest.Monke
     found = facts(tmp_path, "demo", "--task", "rooms")
     assert found["task"] == "rooms" and "Where is the mug in relation to the plate?" in found["asked"]["text"]
     assert "give alpha" in found["settings"]["scalingvis"]["missing"]
+    assert facts(tmp_path, "demo", "--task", "WhatsUp_Demo")["task"] == "whatsup_demo"
     assert "rooms_val has no rows" in error("demo", "--task", "rooms_val")
 
 

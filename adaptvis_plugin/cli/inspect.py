@@ -110,7 +110,8 @@ def _row(report: Report) -> Iterator[tuple[str, str]]:
     yield "row", escape(f"{report.task}, row {asked.row} of the table {asked.table}")
     yield "prompt", escape(asked.text)
     width, height = asked.picture
-    columns = f"{asked.image_columns} image columns (id {report.image_token}) for a picture of {width} x {height}"
+    token = escape(f"{report.image_token}, id {report.image_token_id}")
+    columns = f"{asked.image_columns} image columns ({token}) for a picture of {width} x {height}"
     yield "tokens", f"{asked.tokens}, of these {columns}"
     if prompting.cut_at is not None:
         yield "long prompts", f"[red]cut at {prompting.cut_at} tokens[/red]"

@@ -92,7 +92,8 @@ def examine(given: Mapping[str, Any], task: str, *, weights: bool = False) -> Re
     methods = {name: own.choose(example.task) for name, own in by_method.items() if settings[name].missing is None}
     found = replace(
         found,
-        image_token=decoder.image_token_id,
+        image_token_id=decoder.image_token_id,
+        image_token=processor.tokenizer.convert_ids_to_tokens(decoder.image_token_id),
         prefixes=decoder.prefix_bytes,
         passes=_passes(decoder, methods, None),
         settings=settings,

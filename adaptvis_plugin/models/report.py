@@ -153,7 +153,8 @@ class Report:
         weights: See `Weights`.
         refusal: Why it cannot be steered; None if it can.
         problems: What would stop a run with these arguments, or change its answers.
-        image_token: The id of the image placeholder. None if the model is refused, as is everything below.
+        image_token_id: The id of the image placeholder. None if the model is refused, as is everything below.
+        image_token: Its text.
         prefixes: The most memory that the decoder uses for prompts that other rows share.
         passes: See `Passes`.
         prompting: See `Prompting`.
@@ -174,7 +175,8 @@ class Report:
     weights: Weights
     refusal: str | None = None
     problems: tuple[str, ...] = ()
-    image_token: int | None = None
+    image_token_id: int | None = None
+    image_token: str | None = None
     prefixes: int | None = None
     passes: Passes | None = None
     prompting: Prompting | None = None
