@@ -98,6 +98,7 @@ class Decoder:
     Attributes:
         model: The model inside the wrappers.
         image_token_id: The id of the image placeholder.
+        prefix_bytes: Memory for cached prefixes, as given or by default.
         stats: What the decoder has done so far.
 
     Raises:
@@ -117,8 +118,8 @@ class Decoder:
         self.stats = Statistics()
         self._packs = not self._text_decoder.recurrent
         self._warned_of_rows_without_image = False
-        capacity = self.model.get_memory_footprint() // 20 if prefix_bytes is None else prefix_bytes
-        self._prefixes = SharedPrefixes(self.model, self._text_decoder, capacity)
+        self.prefix_bytes = self.model.get_memory_footprint() // 20 if prefix_bytes is None else prefix_bytes
+        self._prefixes = SharedPrefixes(self.model, self._text_decoder, self.prefix_bytes)
         with _locks_guard:
             self._lock = _locks.setdefault(self._text_decoder.module, threading.RLock())
 

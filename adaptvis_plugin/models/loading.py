@@ -36,7 +36,7 @@ PROCESSOR = (
 
 
 def load_model(arguments: ModelArguments) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Load a model ready for evaluation, and its processor, set to pad on the left and never to truncate.
+    """Load a model ready for evaluation, and its processor.
 
     Args:
         arguments: Those that say which checkpoint, and how it is loaded.
@@ -47,36 +47,71 @@ def load_model(arguments: ModelArguments) -> tuple[PreTrainedModel, ProcessorMix
         ImportError: If it needs a package that is not installed.
         RuntimeError: If the device refuses it, for example because it has too little memory.
     """
-    folder = check_checkpoint(arguments)
-    source = str(folder or arguments.pretrained)
-    origin: dict[str, Any] = {"revision": arguments.revision}
     # The weights may be many gigabytes, so first the rest: can the plugin use this model at all?
-    if folder is None:
-        with _naming(arguments, "it is not a local folder, and it could not be fetched from the hub", HUB):
-            config, _ = PreTrainedConfig.get_config_dict(source, **origin)
-        check_config(arguments.pretrained, config)
-    origin["trust_remote_code"] = arguments.trust_remote_code
-    with _naming(arguments, "its config.json cannot be used", CONFIG):
-        AutoConfig.from_pretrained(source, **origin)
-    with _naming(arguments, "its processor (tokenizer and image processor) cannot be loaded", PROCESSOR):
-        processor = AutoProcessor.from_pretrained(source, **origin)
-        tokenizer = processor.tokenizer
-    with _naming(arguments, "the model cannot be loaded"):
+    load_config(arguments)
+    processor = load_processor(arguments)
+    with naming(arguments, "the model cannot be loaded"):
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            source,
+            source(arguments),
             dtype=arguments.dtype,
             device_map=arguments.place(),
             attn_implementation=arguments.attn_implementation,
             ignore_mismatched_sizes=True,  # `check_loaded` refuses them, and names them
             output_loading_info=True,
-            **origin,
+            revision=arguments.revision,
+            trust_remote_code=arguments.trust_remote_code,
         )
     model, found = loaded
     check_loaded(arguments.pretrained, found)
+    return model.eval(), processor
+
+
+def load_config(arguments: ModelArguments) -> PreTrainedConfig:
+    """Load a checkpoint's config, after every check that needs no model.
+
+    Raises:
+        ValueError: See `load_model`.
+        OSError: See `load_model`.
+        ImportError: See `load_model`.
+    """
+    origin: dict[str, Any] = {"revision": arguments.revision}
+    if check_checkpoint(arguments) is None:
+        with naming(arguments, "it is not a local folder, and it could not be fetched from the hub", HUB):
+            config, _ = PreTrainedConfig.get_config_dict(arguments.pretrained, **origin)
+        check_config(arguments.pretrained, config)
+    with naming(arguments, "its config.json cannot be used", CONFIG):
+        found: PreTrainedConfig = AutoConfig.from_pretrained(
+            source(arguments), trust_remote_code=arguments.trust_remote_code, **origin
+        )
+    return found
+
+
+def load_processor(arguments: ModelArguments) -> ProcessorMixin:
+    """Load a checkpoint's processor, set to pad on the left.
+
+    Raises:
+        ValueError: See `load_model`.
+        OSError: See `load_model`.
+        ImportError: See `load_model`.
+    """
+    with naming(arguments, "its processor (tokenizer and image processor) cannot be loaded", PROCESSOR):
+        processor: ProcessorMixin = AutoProcessor.from_pretrained(
+            source(arguments), revision=arguments.revision, trust_remote_code=arguments.trust_remote_code
+        )
+        tokenizer = processor.tokenizer
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.eval(), processor
+    return processor
+
+
+def source(arguments: ModelArguments) -> str:
+    """Return what transformers' `from_pretrained` takes: the checkpoint's folder, or its name on the hub.
+
+    Raises:
+        OSError: See `local_folder`.
+    """
+    return str(local_folder(arguments.pretrained) or arguments.pretrained)
 
 
 def check_checkpoint(arguments: ModelArguments) -> Path | None:
@@ -102,7 +137,7 @@ def check_checkpoint(arguments: ModelArguments) -> Path | None:
 
 
 @contextlib.contextmanager
-def _naming(arguments: ModelArguments, problem: str, way_out: str = "") -> Iterator[None]:
+def naming(arguments: ModelArguments, problem: str, way_out: str = "") -> Iterator[None]:
     """Put the user's arguments, on one line, before another package's error."""
     try:
         yield
