@@ -314,14 +314,30 @@ def test_a_style_of_prompt_that_is_not_possible_is_named(tmp_path: Path) -> None
     assert facts(tmp_path, folder, "--model-args", "prompt=paper")["problems"] == []
 
 
-def test_a_processor_that_cuts_prompts_is_found_by_trying(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "cut")
+CUTS = """
+from transformers import LlavaProcessor
+class Cuts(LlavaProcessor):
+    def __call__(self, *arguments, **options):
+        batch = super().__call__(*arguments, **options)
+        return type(batch)({**batch, **{name: batch[name][:, :300] for name in ("input_ids", "attention_mask")}})
+"""
+
+
+def test_a_checkpoint_that_asks_to_cut_prompts_is_not_obeyed(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "asks")
     change(folder / "tokenizer_config.json", truncation=True, max_length=300)
     found = facts(tmp_path, folder)
+    assert found["problems"] == [] and found["prompting"]["cut_at"] is None
+    assert found["prompting"]["longest_tried"] > found["prompting"]["tokenizer_limit"] == 2048
+
+
+def test_a_processor_that_cuts_prompts_all_the_same_is_found_by_trying(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "cuts")
+    (folder / "processing_cuts.py").write_text(CUTS)
+    change(folder / "processor_config.json", processor_class="Cuts", auto_map={"AutoProcessor": "processing_cuts.Cuts"})
+    found = facts(tmp_path, folder, "--model-args", "trust_remote_code=true")
     assert found["prompting"]["cut_at"] == 300
-    assert found["problems"][0].startswith("the processor cuts prompts at 300 tokens; take truncation")
-    whole = facts(tmp_path, "demo")["prompting"]
-    assert whole["cut_at"] is None and whole["longest_tried"] > whole["tokenizer_limit"] == 2048
+    assert found["problems"][0].startswith("the processor cuts prompts at 300 tokens")
 
 
 def test_a_prompt_that_is_too_long_is_a_problem(tmp_path: Path) -> None:

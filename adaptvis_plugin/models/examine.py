@@ -260,8 +260,8 @@ def _with_long_prompt(found: Report, processor: ProcessorMixin, example: Example
         problems.append(f"a prompt of {least} tokens is refused: {error}")
     if cut_at is not None:
         problems.append(
-            f"the processor cuts prompts at {cut_at} tokens; take truncation and max_length out of the checkpoint's "
-            "tokenizer_config.json and processor_config.json"
+            f"the processor cuts prompts at {cut_at} tokens, though it is told not to; use a checkpoint with a "
+            "processor of transformers"
         )
     if prompting.tokenizer_limit is not None and tokens > prompting.tokenizer_limit:
         problems.append(f"the prompt has {tokens} tokens, the tokenizer was made for {prompting.tokenizer_limit}")

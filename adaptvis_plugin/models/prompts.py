@@ -93,7 +93,12 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
     special = {"add_special_tokens": False} if written else {}
     try:
         batch: BatchFeature = processor(
-            text=list(texts), images=given if flat else None, padding=True, return_tensors="pt", **special
+            text=list(texts),
+            images=given if flat else None,
+            padding=True,
+            truncation=False,
+            return_tensors="pt",
+            **special,
         )
     except (AttributeError, TypeError, ValueError) as error:
         cls = type(processor)
