@@ -108,15 +108,16 @@ def choose_method(name: str, task: str, preset: Preset | None, overrides: Values
     """
     own = preset.values(task, name) if preset else {}
     values = {**own, **overrides}
-    if lacking := method_class(name).lacking(values):
-        found = f"the preset has only {', '.join(own)}" if own else "the preset has no settings"
-        listed = ", ".join(lacking)
-        mappings = set(lacking) <= set(only_in_presets(name))
-        near = difflib.get_close_matches(_without_split(task), preset.settings if preset else (), 1, ALIKE)
+    if lacking := ", ".join(method_class(name).lacking(values)):
+        source = "the preset has no settings" if preset else "there is no preset"
+        source = f"the preset has only {', '.join(own)}" if own else source
+        mapping = lacking in only_in_presets(name)
+        tasks = [other for other, methods in preset.settings.items() if name in methods] if preset and not own else []
+        near = difflib.get_close_matches(_without_split(task), tasks, 1, ALIKE)
         raise ValueError(
-            f"{name} on task {task!r}: {found if preset else 'there is no preset'} for it, so give "
-            + (f"a preset=NAME that has {listed}" if mappings else f"{listed} (or another preset=NAME)")
-            + (f"; it has some for {near[0]!r}" if near and not own else "")
+            f"{name} on task {task!r}: {source} for it, so give "
+            + (f"a preset=NAME that has {lacking}" if mapping else f"{lacking} (or another preset=NAME)")
+            + (f"; it has some for {near[0]!r}" if near else "")
         )
     return build_method(name, values)
 
