@@ -69,7 +69,7 @@ class Runner:
         self.checkpoint = checkpoint_identity(arguments.pretrained)
         self.model, self.processor = load_model(arguments)
         self.decoder = Decoder(self.model)
-        self.option_tokens = OptionTokens(self.processor.tokenizer)
+        self._option_tokens = OptionTokens(self.processor.tokenizer)
         self.most_rows = sys.maxsize
 
     def render(self, messages: list[dict[str, Any]], question: str, prompt: str | None = None) -> str:
@@ -170,7 +170,7 @@ class Runner:
 
     def _check_options(self, method: Method, name: str, options: tuple[str, ...]) -> None:
         method.check_offered(name, options)
-        if isinstance(method, Calibrated) and self.option_tokens.of(options) is None:
+        if isinstance(method, Calibrated) and self._option_tokens.of(options) is None:
             raise ValueError(
                 f"{name}: with this model's tokenizer the first token of an answer does not tell its options "
                 f"{', '.join(map(repr, options))} apart; use another method for this task"
@@ -182,7 +182,7 @@ class Runner:
         """Answer each row with one of its options, from the first token alone; no stop string can cut it."""
         inputs = encoded.to(self.model.device, dtype=self.model.dtype)
         out = self.decoder.generate(inputs, method, **{**generation, "stop_strings": None, "max_new_tokens": 1})
-        found = self.option_tokens.log_probabilities(out.first_logits, [prompt.options for prompt in prompts])
+        found = self._option_tokens.log_probabilities(out.first_logits, [prompt.options for prompt in prompts])
         return [
             Answer(method.answer({option: math.exp(value) for option, value in row.items()}), confidence, 1.0, given, 1)
             for row, confidence, given in zip(
