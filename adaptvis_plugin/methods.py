@@ -12,6 +12,7 @@ METHODS = {
     "baseline": "adaptvis_plugin.decoding.baseline:Baseline",
     "scalingvis": "adaptvis_plugin.decoding.scaling_vis:ScalingVis",
     "adaptvis": "adaptvis_plugin.decoding.adaptvis:AdaptVis",
+    "calibrated": "adaptvis_plugin.decoding.calibrated:Calibrated",
 }
 
 
@@ -36,14 +37,25 @@ def hyper_parameters(name: str) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(method_class(name)))  # type: ignore[arg-type]
 
 
+def only_in_presets(name: str) -> tuple[str, ...]:
+    """Return those hyper-parameters of a method that are mappings: a preset can hold them, a command line cannot.
+
+    Raises:
+        ValueError: If no method has that name.
+    """
+    fields = dataclasses.fields(method_class(name))  # type: ignore[arg-type]  # every method is a dataclass
+    return tuple(field.name for field in fields if field.default_factory is dict)
+
+
 def build_method(name: str, values: Mapping[str, Any]) -> "Method":
-    """Return a method from its name and all its hyper-parameters.
+    """Return a method from its name and all the hyper-parameters that it needs.
 
     Raises:
         ValueError: If the name is unknown, a hyper-parameter is missing or unknown, or the method refuses a value.
     """
-    wanted = hyper_parameters(name)
-    if set(values) != set(wanted):
+    wanted, lacking = hyper_parameters(name), method_class(name).lacking(values)
+    if lacking or not set(values) <= set(wanted):
         given = ", ".join(values) or "none"
-        raise ValueError(f"{name} takes {', '.join(wanted) or 'no hyper-parameters'}; got {given}")
+        more = f"; give {', '.join(lacking)}" if lacking else ""
+        raise ValueError(f"{name} takes {', '.join(wanted) or 'no hyper-parameters'}; got {given}{more}")
     return method_class(name)(**values)

@@ -59,7 +59,8 @@ def adaptvis() -> dict[str, Any]:
 
 
 def test_every_model_is_registered_as_a_chat_model() -> None:
-    assert set(model_names()) == {f"{f}_{m}" for f in ("llava", "vlm") for m in ("baseline", "scalingvis", "adaptvis")}
+    methods = ("baseline", "scalingvis", "adaptvis", "calibrated")
+    assert set(model_names()) == {f"{f}_{m}" for f in ("llava", "vlm") for m in methods}
     for name in model_names():
         assert name in lmms_eval.models.list_available_models()
         found = lmms_eval.models.get_model(name)

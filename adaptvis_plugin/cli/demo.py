@@ -13,9 +13,11 @@ from rich.table import Table
 
 from adaptvis_plugin.cli.errors import reported
 from adaptvis_plugin.lmms_eval.results import RunError, newest, read_metrics, read_samples, run_lmms_eval
-from adaptvis_plugin.methods import METHODS
 
 TASK = "whatsup_demo"
+
+METHODS = ("baseline", "scalingvis", "adaptvis")
+"""Those that need nothing fitted to the demo model."""
 
 app = typer.Typer()
 

@@ -2,7 +2,7 @@
 
 Read them in this order:
 
-method      what a method is; each method has its own file (baseline, scaling_vis, adaptvis)
+method      what a method is; each method has its own file (baseline, scaling_vis, adaptvis, calibrated)
 decoder     decodes a batch: in one pass for every coefficient, or in two
 validation  what a batch must be
 greedy      the generation config: greedy, whatever the checkpoint or the caller says
@@ -21,9 +21,20 @@ inspection  which models can be steered exactly, and why the others cannot
 
 from adaptvis_plugin.decoding.adaptvis import AdaptVis
 from adaptvis_plugin.decoding.baseline import Baseline
+from adaptvis_plugin.decoding.calibrated import Calibrated
 from adaptvis_plugin.decoding.decoder import Decoded, Decoder, Statistics
 from adaptvis_plugin.decoding.finite import NonFiniteLogitsError
 from adaptvis_plugin.decoding.method import Method
 from adaptvis_plugin.decoding.scaling_vis import ScalingVis
 
-__all__ = ["AdaptVis", "Baseline", "Decoded", "Decoder", "Method", "NonFiniteLogitsError", "ScalingVis", "Statistics"]
+__all__ = [
+    "AdaptVis",
+    "Baseline",
+    "Calibrated",
+    "Decoded",
+    "Decoder",
+    "Method",
+    "NonFiniteLogitsError",
+    "ScalingVis",
+    "Statistics",
+]

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +28,15 @@ class Method(ABC):
     def check(cls, name: str, value: Any) -> None:
         """Raise ValueError unless the hyper-parameter may have that value, whatever the values of the others."""
 
+    @classmethod
+    def lacking(cls, values: Mapping[str, Any]) -> list[str]:
+        """Return the hyper-parameters that the method still needs beside these values: those without a default."""
+        return [
+            field.name
+            for field in dataclasses.fields(cls)  # type: ignore[arg-type]  # every method is a dataclass
+            if field.name not in values and field.default is field.default_factory is dataclasses.MISSING
+        ]
+
     @abstractmethod
     def choose(self, confidence: torch.Tensor) -> torch.Tensor:
         """Choose the coefficient of every row.
@@ -37,6 +47,9 @@ class Method(ABC):
         Returns:
             The coefficients, shape (batch,), fp32, on the same device.
         """
+
+    def check_offered(self, row: str, options: Collection[str]) -> None:  # noqa: B027  # most methods need none
+        """Raise ValueError, which names the row, unless the method can answer a question that offers these options."""
 
     @property
     def alphas(self) -> tuple[float, ...] | None:
@@ -55,6 +68,12 @@ def check_alpha(name: str, value: Any) -> None:
             f"{name}={value!r}: a coefficient on the attention logits must be a finite number >= 0 "
             "(below 1 smooths, 1 is the unsteered model, above 1 sharpens)"
         )
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name}={value!r}: give a finite number")
 
 
 def check_threshold(name: str, value: Any) -> None:

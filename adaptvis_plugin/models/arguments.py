@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from adaptvis_plugin.methods import METHODS, hyper_parameters, method_class
+from adaptvis_plugin.methods import METHODS, hyper_parameters, method_class, only_in_presets
 from adaptvis_plugin.models.devices import SPREADS, device_map, device_of_rank
 from adaptvis_plugin.models.presets import Preset, PromptStyle, Values, choose_method, find_preset, load_preset
 from adaptvis_plugin.models.validation import did_you_mean, explain, positive
@@ -193,6 +193,8 @@ def argument_help(*methods: str) -> str:
     """Return one line for each argument, and one for the hyper-parameters of each of these methods."""
     lines = [f"{name}: {description}" for name, description in ModelArguments.descriptions().items()]
     for method in methods:
-        if names := hyper_parameters(method):
-            lines.append(f"{', '.join(names)}: the hyper-parameters of {method}, in place of the preset's")
+        mappings = only_in_presets(method)
+        if names := [name for name in hyper_parameters(method) if name not in mappings]:
+            more = f" ({', '.join(mappings)}: only in a preset)" if mappings else ""
+            lines.append(f"{', '.join(names)}: the hyper-parameters of {method}, in place of the preset's{more}")
     return "\n".join(lines).replace("`", "")

@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from adaptvis_plugin.data.registry import data_sets
-from adaptvis_plugin.methods import build_method, hyper_parameters
-from adaptvis_plugin.models.validation import did_you_mean, explain, parse_value
+from adaptvis_plugin.methods import build_method, method_class, only_in_presets
+from adaptvis_plugin.models.validation import did_you_mean, explain, parse_texts
 from adaptvis_plugin.paths import PRESET_FOLDER
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Preset(BaseModel):
             _check_task(task)
             for name, values in methods.items():
                 # To YAML 1e-1 is text; on a command line it is a number, and so it is here.
-                values.update({key: parse_value(value) for key, value in values.items() if isinstance(value, str)})
+                values.update(parse_texts(values))
                 try:
                     build_method(name, values)
                 except ValueError as error:
@@ -106,13 +106,17 @@ def choose_method(name: str, task: str, preset: Preset | None, overrides: Values
     Raises:
         ValueError: If a hyper-parameter has no value, or a wrong one.
     """
-    values = {**(preset.values(task, name) if preset else {}), **overrides}
-    missing = [parameter for parameter in hyper_parameters(name) if parameter not in values]
-    if missing:
+    own = preset.values(task, name) if preset else {}
+    values = {**own, **overrides}
+    if lacking := ", ".join(method_class(name).lacking(values)):
         source = "the preset has no settings" if preset else "there is no preset"
-        near = difflib.get_close_matches(_without_split(task), preset.settings if preset else (), 1, ALIKE)
+        source = f"the preset has only {', '.join(own)}" if own else source
+        mapping = lacking in only_in_presets(name)
+        tasks = [other for other, methods in preset.settings.items() if name in methods] if preset and not own else []
+        near = difflib.get_close_matches(_without_split(task), tasks, 1, ALIKE)
         raise ValueError(
-            f"{name} on task {task!r}: {source} for it, so give {', '.join(missing)} (or another preset=NAME)"
+            f"{name} on task {task!r}: {source} for it, so give "
+            + (f"a preset=NAME that has {lacking}" if mapping else f"{lacking} (or another preset=NAME)")
             + (f"; it has some for {near[0]!r}" if near else "")
         )
     return build_method(name, values)

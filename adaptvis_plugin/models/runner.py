@@ -1,6 +1,7 @@
 """A loaded model as the adapters of all frameworks use it: prompts with images in, answers out."""
 
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from PIL import Image
 from transformers import BatchFeature, StoppingCriteriaList
 
 from adaptvis_plugin.data.questions import paper_prompt
-from adaptvis_plugin.decoding import Decoder, Method, NonFiniteLogitsError
+from adaptvis_plugin.decoding import Calibrated, Decoder, Method, NonFiniteLogitsError
 from adaptvis_plugin.images import to_rgb
 from adaptvis_plugin.models.arguments import ModelArguments
+from adaptvis_plugin.models.first_token import OptionTokens
 from adaptvis_plugin.models.identity import checkpoint_identity
 from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.models.prompts import chat_text, check_paper_fits, encode, paper_text
@@ -67,6 +69,7 @@ class Runner:
         self.checkpoint = checkpoint_identity(arguments.pretrained)
         self.model, self.processor = load_model(arguments)
         self.decoder = Decoder(self.model)
+        self._option_tokens = OptionTokens(self.processor.tokenizer)
         self.most_rows = sys.maxsize
 
     def render(self, messages: list[dict[str, Any]], question: str, prompt: str | None = None) -> str:
@@ -109,13 +112,18 @@ class Runner:
                 checkpoint's generation config hold too.
 
         Raises:
-            ValueError: See `encode` and `Decoder.generate`.
+            ValueError: See `Method.check_offered`, `encode` and `Decoder.generate`.
             NonFiniteLogitsError: See `Decoder.generate`; the message names the rows.
             RuntimeError: If a single row does not fit into memory.
         """
+        for row, prompt in enumerate(prompts):
+            self._check_options(method, prompt.name or f"row {row}", prompt.options)
         if len(prompts) <= self.most_rows:
             try:
-                return self._decode(encoded or self.encode(prompts), method, **generation)
+                encoded = encoded or self.encode(prompts)
+                if isinstance(method, Calibrated):
+                    return self._pick(prompts, encoded, method, **generation)
+                return self._decode(encoded, method, **generation)
             except NonFiniteLogitsError as error:
                 names = [prompts[row].name or f"row {row}" for row in error.rows]
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -157,6 +165,28 @@ class Runner:
                 inputs["attention_mask"].sum(1).tolist(),
                 lengths,
                 strict=True,
+            )
+        ]
+
+    def _check_options(self, method: Method, name: str, options: tuple[str, ...]) -> None:
+        method.check_offered(name, options)
+        if isinstance(method, Calibrated) and self._option_tokens.of(options) is None:
+            raise ValueError(
+                f"{name}: with this model's tokenizer the first token of an answer does not tell its options "
+                f"{', '.join(map(repr, options))} apart; use another method for this task"
+            )
+
+    def _pick(
+        self, prompts: Sequence[Prompt], encoded: BatchFeature, method: Calibrated, **generation: Any
+    ) -> list[Answer]:
+        """Answer each row with one of its options, from the first token alone; no stop string can cut it."""
+        inputs = encoded.to(self.model.device, dtype=self.model.dtype)
+        out = self.decoder.generate(inputs, method, **{**generation, "stop_strings": None, "max_new_tokens": 1})
+        found = self._option_tokens.log_probabilities(out.first_logits, [prompt.options for prompt in prompts])
+        return [
+            Answer(method.answer({option: math.exp(value) for option, value in row.items()}), confidence, 1.0, given, 1)
+            for row, confidence, given in zip(
+                found, out.confidence.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True
             )
         ]
 

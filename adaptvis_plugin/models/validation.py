@@ -2,7 +2,7 @@
 
 import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,13 @@ def parse_value(text: str) -> Any:
         with contextlib.suppress(ValueError):
             return number(text)
     return text
+
+
+def parse_texts(value: Any) -> Any:
+    """Return a value with every text in it replaced as `parse_value` does, in mappings at any depth."""
+    if isinstance(value, Mapping):
+        return {name: parse_texts(one) for name, one in value.items()}
+    return parse_value(value) if isinstance(value, str) else value
 
 
 def positive(name: str, value: Any) -> int:

@@ -1,5 +1,6 @@
 """What VLMEvalKit itself adds to a model's arguments. Imports nothing of VLMEvalKit."""
 
+import re
 from typing import Any
 
 from adaptvis_plugin.models.arguments import ModelArguments
@@ -41,7 +42,7 @@ def parse_model_args(text: str) -> dict[str, Any]:
         ValueError: If a part is not NAME=VALUE, or a name comes twice.
     """
     found: dict[str, Any] = {}
-    for part in text.split(","):
+    for part in re.split(r",(?![^{]*})", text):  # in braces a comma belongs to a value, as it does to lmms-eval
         name, equals, value = part.strip().partition("=")
         if not (name and equals and value):
             raise ValueError(

@@ -17,7 +17,7 @@ from vlmeval.smp import dump, get_rank_and_world_size
 
 from adaptvis_plugin.data.questions import offered_options
 from adaptvis_plugin.models.arguments import ModelArguments
-from adaptvis_plugin.vlmevalkit.arguments import model_arguments
+from adaptvis_plugin.vlmevalkit.arguments import model_arguments, preset_task
 from adaptvis_plugin.vlmevalkit.model import SteeredVLM
 from adaptvis_plugin.vlmevalkit.trace import Trace, made_with
 
@@ -55,11 +55,14 @@ def _infer(
     verbose: bool,
 ) -> SteeredVLM | str:
     """Answer the rows of this process that have no answer yet; return the model, loaded only if there were any."""
+    rank, world = get_rank_and_world_size()
+    rows = [dataset.data.iloc[place] for place in range(rank, len(dataset.data), world)]
+    method = arguments.choose(preset_task(dataset.dataset_name))
+    for row in rows:
+        method.check_offered(_name(dataset, row), offered_options(row))
     settings = {**made_with(arguments, dataset.dataset_name), "data": getattr(dataset, "fingerprint", None)}
     trace = Trace(folder, name, dataset.dataset_name)
     answered = trace.begin(settings)
-    rank, world = get_rank_and_world_size()
-    rows = [dataset.data.iloc[place] for place in range(rank, len(dataset.data), world)]
     todo = [row for row in rows if str(row["index"]) not in answered]
     if todo and isinstance(model, str):
         model = _build(model)
@@ -68,10 +71,7 @@ def _infer(
             batch = todo[start : start + arguments.batch_size]
             assert isinstance(model, SteeredVLM)
             prompts = [
-                model.prompt(
-                    dataset.build_prompt(row), f"{dataset.dataset_name}, index {row['index']}", offered_options(row)
-                )
-                for row in batch
+                model.prompt(dataset.build_prompt(row), _name(dataset, row), offered_options(row)) for row in batch
             ]
             answers = model.answer(prompts, dataset.dataset_name)
             lines = [
@@ -93,6 +93,11 @@ def _infer(
                     tqdm.write(f"{line['index']}: {line['prediction']}")
     dump({row["index"]: answered[str(row["index"])]["prediction"] for row in rows}, out_file)
     return model
+
+
+def _name(dataset: Any, row: Any) -> str:
+    """Return what the user knows a row by."""
+    return f"{dataset.dataset_name}, index {row['index']}"
 
 
 def _build(name: str) -> SteeredVLM:
