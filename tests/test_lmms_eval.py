@@ -13,8 +13,9 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 from PIL import Image
 
-from adaptvis_plugin.lmms_eval.models import SteeredModel, generation_options
+from adaptvis_plugin.lmms_eval.models import SteeredModel
 from adaptvis_plugin.lmms_eval.plugin import model_names
+from adaptvis_plugin.lmms_eval.requests import generation_options
 
 LIMIT = 24
 

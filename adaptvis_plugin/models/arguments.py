@@ -88,6 +88,12 @@ class ModelArguments(BaseModel):
         False, description="`true` or `false`: whether code from the checkpoint may run; by default `false`"
     )
 
+    trace: str | None = Field(
+        None,
+        description="a folder: every row is written there as soon as it is answered, and a run that was interrupted "
+        "goes on from there; VLMEvalKit's models always do this, and do not take it",
+    )
+
     def __init__(self, **given: Any) -> None:
         try:
             super().__init__(**given)
