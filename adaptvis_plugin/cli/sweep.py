@@ -73,6 +73,8 @@ def sweep(
             return
         found = [Summary.of(file) for file in files]
     Console().print(_table(found))
+    for one in found:
+        typer.echo(f"{one.header.task}: {one.path}")
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps([summary.as_json() for summary in found], indent=2) + "\n", encoding="utf-8")
@@ -106,15 +108,9 @@ def _table(found: list[Summary]) -> Table:
     for heading in ("task", "rows", "metric"):
         table.add_column(heading, overflow="fold")
     for alpha in alphas:
-        table.add_column(f"{alpha:g}", justify="right")
-    table.add_column("trace", overflow="fold")
+        table.add_column(f"{alpha:g}", justify="right", no_wrap=True)
     for one in found:
+        rows = str(one.rows) if one.rows == one.header.rows else f"{one.rows} of {one.header.rows}"
         means = [f"{one.means[alpha]:.3f}" if alpha in one.means else "-" for alpha in alphas]
-        table.add_row(
-            escape(one.header.task),
-            f"{one.rows} of {one.header.rows}",
-            one.metric or "-",
-            *means,
-            escape(str(one.path)),
-        )
+        table.add_row(escape(one.header.task), rows, escape(one.metric or "-"), *means)
     return table

@@ -155,12 +155,23 @@ def sweep(
     names = check_tasks(manager, tasks, gen_kwargs)
     model: Any = SweepModel.create_from_arg_string(model_args, {"batch_size": batch_size})
     model.options = options
+    return sweep_with(model, manager, names, limit, gen_kwargs), model.rank == 0
+
+
+def sweep_with(
+    model: SweepModel, manager: TaskManager, names: Sequence[str], limit: int | None, gen_kwargs: str
+) -> Sequence[Path]:
+    """Sweep with a model that is loaded; see `sweep`.
+
+    Returns:
+        The traces.
+    """
     try:
         simple_evaluate(
-            model=model, tasks=names, task_manager=manager, limit=limit, gen_kwargs=gen_kwargs, log_samples=False
+            model=model, tasks=list(names), task_manager=manager, limit=limit, gen_kwargs=gen_kwargs, log_samples=False
         )
     except Done as done:
-        return done.traces, model.rank == 0
+        return done.traces
     raise ValueError(f"lmms-eval asked nothing for {', '.join(names)}")
 
 
