@@ -15,6 +15,7 @@ from PIL import Image
 
 from adaptvis_plugin.lmms_eval.models import SteeredModel
 from adaptvis_plugin.lmms_eval.plugin import model_names
+from adaptvis_plugin.lmms_eval.replay import ReplayModel
 from adaptvis_plugin.lmms_eval.requests import generation_options
 
 LIMIT = 24
@@ -60,11 +61,13 @@ def adaptvis() -> dict[str, Any]:
 
 
 def test_every_model_is_registered_as_a_chat_model() -> None:
-    assert set(model_names()) == {f"{f}_{m}" for f in ("llava", "vlm") for m in ("baseline", "scalingvis", "adaptvis")}
+    families = ("llava", "vlm", "replay")
+    assert set(model_names()) == {f"{f}_{m}" for f in families for m in ("baseline", "scalingvis", "adaptvis")}
     for name in model_names():
         assert name in lmms_eval.models.list_available_models()
         found = lmms_eval.models.get_model(name)
-        assert issubclass(found, SteeredModel) and not found.is_simple and found.__name__ == name
+        base = ReplayModel if name.startswith("replay_") else SteeredModel
+        assert issubclass(found, base) and not found.is_simple and found.__name__ == name
 
 
 def test_the_tasks_are_found_without_a_flag() -> None:

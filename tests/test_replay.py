@@ -56,7 +56,7 @@ def test_the_threshold_of_a_replay_counts_as_in_the_real_run(swept: Path) -> Non
     """At the confidence of a row itself, rounded to two decimals: the method's own rule, not one like it."""
     confidence = sorted(confidence for _, confidence, _ in rows(replay("baseline", swept)))[ROWS // 2]
     for threshold in (round(confidence, 2), round(confidence, 2) + 0.01):
-        settings = {"alpha_low": 0.5, "alpha_high": 2.0, "threshold": threshold}
+        settings: dict[str, Any] = {"alpha_low": 0.5, "alpha_high": 2.0, "threshold": threshold}
         found, real = replay("adaptvis", swept, **settings), evaluate("vlm_adaptvis", limit=ROWS, **settings)
         assert [row[2] for row in rows(found)] == [row[2] for row in rows(real)]
 

@@ -49,8 +49,6 @@ def sweep(
 
     from adaptvis_plugin.data import DataError
 
-    logger.remove()
-    logger.add(lambda text: typer.echo(text, err=True, nl=False), level="WARNING")
     with reported(ValueError, OSError, DataError, ImportError, RuntimeError, FloatingPointError, status=2):
         coefficients = parse_alphas(alphas)
         if include_path is not None and not include_path.is_dir():
@@ -60,6 +58,9 @@ def sweep(
         from adaptvis_plugin.lmms_eval.sweeping import SweepOptions
         from adaptvis_plugin.lmms_eval.sweeping import sweep as run
 
+        # After lmms-eval's own setting of the log, which writes to standard output.
+        logger.remove()
+        logger.add(lambda text: typer.echo(text, err=True, nl=False), level="WARNING", diagnose=False)
         files, first = run(
             model_args,
             _listed("--tasks", tasks),
