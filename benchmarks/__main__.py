@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import decoding, end_to_end, growth, sharing
+from benchmarks import decoding, end_to_end, growth, sharing, sweep
 from benchmarks.measure import Case, Settings, machine
 from benchmarks.report import Part, Report
 from benchmarks.shapes import SHAPES
@@ -15,6 +15,7 @@ PARTS = {
     "decoding": Part("Decoding", decoding.measure, decoding.markdown),
     "sharing": Part("Questions that share pictures", sharing.measure, sharing.markdown),
     "growth": Part("Longer prompts, larger batches", growth.measure, growth.markdown, growth.draw),
+    "sweep": Part("A sweep's bookkeeping", sweep.measure, sweep.markdown),
     "end-to-end": Part("End to end", end_to_end.measure, end_to_end.markdown),
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import decoding
+from benchmarks import decoding, sweep
 from benchmarks.__main__ import PARTS, app
 from benchmarks.measure import Case, Settings, Work, in_turn
 from benchmarks.report import Part
@@ -60,7 +60,7 @@ def quick_parts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_all_parts_are_measured_by_default(quick_parts: list[str], tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["--output", str(tmp_path)])
-    assert done.exit_code == 0 and quick_parts == ["decoding", "sharing", "growth", "end-to-end"]
+    assert done.exit_code == 0 and quick_parts == ["decoding", "sharing", "growth", "sweep", "end-to-end"]
     assert done.stdout == (tmp_path / "benchmarks.md").read_text()
 
 
@@ -89,7 +89,7 @@ def test_other_settings_do_not_mix_with_the_figures_in_a_folder(quick_parts: lis
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["speed"], "'speed' is not one of decoding, sharing, growth, end-to-end"),
+        (["speed"], "'speed' is not one of decoding, sharing, growth, sweep, end-to-end"),
         (["--shape", "huge"], "'huge' is not one of tiny, small, scaled, 7b"),
     ],
 )
@@ -157,6 +157,12 @@ def test_decoding_puts_all_cases_in_one_table_with_bounds_only_where_they_belong
     assert not any("at most" in line[2] for line in lines[2:])
     assert "- small, batch 1: random LLaVA, 43M parameters, torch.float32, sdpa. 64 image tokens and 30 text" in text
     assert "medians of 1 rounds" in text
+
+
+def test_a_sweep_s_bookkeeping_is_measured_in_a_real_sweep() -> None:
+    figures = sweep.measure(Settings([Case("tiny", 2, rounds=1)], "cpu", "sdpa", tokens=2))
+    assert figures["batches"] == sweep.ROUNDS and figures["share"] > 0 and figures["seconds"] > 0
+    assert "`adaptvis sweep` of 6 coefficients, tiny, batch 2" in sweep.markdown(figures)
 
 
 def test_bounds_are_for_answers_of_two_tokens() -> None:

@@ -13,8 +13,10 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 from PIL import Image
 
-from adaptvis_plugin.lmms_eval.models import SteeredModel, generation_options
+from adaptvis_plugin.lmms_eval.models import SteeredModel
 from adaptvis_plugin.lmms_eval.plugin import model_names
+from adaptvis_plugin.lmms_eval.replay import ReplayModel
+from adaptvis_plugin.lmms_eval.requests import generation_options
 
 LIMIT = 24
 
@@ -59,12 +61,14 @@ def adaptvis() -> dict[str, Any]:
 
 
 def test_every_model_is_registered_as_a_chat_model() -> None:
+    families = ("llava", "vlm", "replay")
     methods = ("baseline", "scalingvis", "adaptvis", "calibrated")
-    assert set(model_names()) == {f"{f}_{m}" for f in ("llava", "vlm") for m in methods}
+    assert set(model_names()) == {f"{f}_{m}" for f in families for m in methods}
     for name in model_names():
         assert name in lmms_eval.models.list_available_models()
         found = lmms_eval.models.get_model(name)
-        assert issubclass(found, SteeredModel) and not found.is_simple and found.__name__ == name
+        base = ReplayModel if name.startswith("replay_") else SteeredModel
+        assert issubclass(found, base) and not found.is_simple and found.__name__ == name
 
 
 def test_the_tasks_are_found_without_a_flag() -> None:

@@ -17,8 +17,9 @@ from PIL import Image
 
 from adaptvis_plugin.decoding import NonFiniteLogitsError, Statistics
 from adaptvis_plugin.lmms_eval import models, summary
-from adaptvis_plugin.lmms_eval.models import FEWSHOT_DELIMITER, SteeredModel, generation_options
+from adaptvis_plugin.lmms_eval.models import SteeredModel
 from adaptvis_plugin.lmms_eval.plugin import warn_of_folder
+from adaptvis_plugin.lmms_eval.requests import FEWSHOT_DELIMITER, generation_options
 from adaptvis_plugin.models.runner import Answer
 from adaptvis_plugin.paths import DEMO_MODEL, TASK_FOLDER
 from tests.test_lmms_eval import evaluate, messages_with_image, requests_for, rows
@@ -164,12 +165,12 @@ def test_the_response_cache_goes_on_serving_tasks_that_are_run_beside_others(tmp
 
 
 def test_the_response_cache_serves_no_answers_about_other_pictures(model: SteeredModel) -> None:
-    from adaptvis_plugin.lmms_eval.cache import _of_documents
+    from adaptvis_plugin.lmms_eval.cache import documents_digest
 
     found = []
     for row in ({"image_id": "a"}, {"image_id": "b"}, {"image_id": "a"}, {"id": 1}):
         model.task_dict = {"t": {"test": table(row)}}
-        found.append(_of_documents(model.task_dict["t"]))
+        found.append(documents_digest(model.task_dict["t"]))
     assert found[0] == found[2] and len(set(found)) == 3
 
 

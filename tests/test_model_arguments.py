@@ -212,6 +212,7 @@ MISSPELT = {
     "promt": "prompt",
     "revison": "revision",
     "trust_remote": "trust_remote_code",
+    "trce": "trace",
     "methd": "method",
     "alhpa": "alpha",
 }

@@ -4,32 +4,40 @@
 subclasses of `SteeredModel`, built on first use.
 """
 
-import math
 import os
-import re
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.protocol import ChatMessages
 from tqdm import tqdm
 from transformers import BatchFeature
 
 from adaptvis_plugin.data.questions import offered_options, whole_prompt
+from adaptvis_plugin.decoding import Method
 from adaptvis_plugin.lmms_eval.cache import complete_keys
-from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
+from adaptvis_plugin.lmms_eval.plugin import FAMILIES, REPLAY, model_names
+from adaptvis_plugin.lmms_eval.recording import RecordedTask, TaskTrace
+from adaptvis_plugin.lmms_eval.requests import (
+    check_model_args,
+    generation_options,
+    given_value,
+    recorded_answer,
+    result_of,
+)
 from adaptvis_plugin.lmms_eval.summary import report
 from adaptvis_plugin.methods import METHODS
 from adaptvis_plugin.models.arguments import ModelArguments, argument_help
 from adaptvis_plugin.models.batching import ahead, batches
 from adaptvis_plugin.models.runner import Answer, Prompt, Runner, read_image
-from adaptvis_plugin.models.validation import positive
+from adaptvis_plugin.traces import Row
 
 NOT_HERE = {
     "method": "the model's name says the method; leave it out",
@@ -37,29 +45,8 @@ NOT_HERE = {
 }
 """Arguments that lmms-eval takes elsewhere -> where."""
 
-GREEDY = {"do_sample": (False, None), "num_beams": (1, None), "temperature": (0, 0.0, None)}
-"""Generation options that may only have these values: the methods are defined for greedy decoding."""
-
-NO_EFFECT = ("top_p", "top_k")
-"""Generation options that have no effect on greedy decoding, and that many tasks set all the same."""
-
-FEWSHOT_DELIMITER = "\n\n"
-"""What lmms-eval writes into `until` where a task does not: the separator of few-shot examples for base models.
-
-It would cut an answer after its first paragraph. lmms-eval's newest chat models (Qwen3.5, LFM2.5-VL, LLaVA-OneVision 2)
-ignore `until` altogether; here every stop string holds but this one."""
-
-
-@dataclass
-class SteeredCounts(TokenCounts):
-    """Token counts that carry a row's confidence and alpha into the samples file, which keeps no other field."""
-
-    confidence: float = math.nan
-    alpha: float = math.nan
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the counts, with `confidence` and `alpha` beside them."""
-        return {**super().to_dict(), "confidence": self.confidence, "alpha": self.alpha}
+Plan = tuple[Method, dict[str, Any]]
+"""How a request is answered: the method, and the options of the decoding."""
 
 
 class SteeredModel(lmms):
@@ -82,10 +69,10 @@ class SteeredModel(lmms):
         for name, place in NOT_HERE.items():
             if name in given:
                 raise ValueError(f"--model_args {name}={given[name]!r}: {place}")
-        pretrained = _given(pretrained) or self.default_pretrained
+        pretrained = given_value(pretrained) or self.default_pretrained
         if pretrained is None:
             raise ValueError("give the checkpoint: --model_args pretrained=NAME_OR_FOLDER (or pretrained=demo)")
-        given = {name: _given(value) for name, value in given.items()}
+        given = {name: given_value(value) for name, value in given.items()}
         arguments = ModelArguments(method=self.method, pretrained=pretrained, **given)
         self.batch_size_per_gpu = arguments.batch_size
         self.accelerator = Accelerator()
@@ -102,18 +89,9 @@ class SteeredModel(lmms):
         """Create a model from `--model_args`, as lmms-eval does, but refuse what it would misread.
 
         Raises:
-            ValueError: If it is not NAME=VALUE,..., or an argument is given twice, here or by an option of the command.
+            ValueError: See `check_model_args`.
         """
-        if "{" not in arg_string and (odd := [part for part in arg_string.split(",") if part and "=" not in part]):
-            raise ValueError(f"--model_args {arg_string}: {odd[0]!r} is not NAME=VALUE; write for example alpha=0.8")
-        names = re.findall(r"(?:^|,)\s*(\w+)\s*=", arg_string)
-        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-            raise ValueError(f"--model_args {arg_string}: {twice[0]} is given twice")
-        options = [name for name, value in (additional_config or {}).items() if value is not None]
-        if both := [name for name in names if name in options]:
-            raise ValueError(
-                f"--model_args {arg_string}: give {both[0]} by the option --{both[0]} (or its default) and not here too"
-            )
+        check_model_args(arg_string, additional_config or {})
         model: SteeredModel = super().create_from_arg_string(arg_string, additional_config)
         return model
 
@@ -129,45 +107,78 @@ class SteeredModel(lmms):
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answer every request, in order; check all of their settings before the first is decoded."""
-        groups: dict[tuple[Hashable, ...], list[int]] = defaultdict(list)
-        plans = []
-        for place, request in enumerate(requests):
-            _, _, options, _, task, _ = request.args
-            method = self.runner.arguments.choose(task)
-            plans.append((method, generation_options(options, task)))
-            groups[method, repr(sorted(plans[-1][1].items()))].append(place)
-
-        def load(batch: list[int]) -> tuple[list[int], list[Prompt], BatchFeature]:
-            prompts = [self._prompt(requests[place]) for place in batch]
-            return batch, prompts, self.runner.encode(prompts)
-
-        results: list[GenerationResult | None] = [None] * len(requests)
+        plans = [self._plan(request) for request in requests]
+        traces = self._traces(requests, plans)
+        results = [traces[r.task_name].answered(r) if traces else None for r in requests]
+        todo = [place for place, result in enumerate(results) if result is None]
         done: list[Answer] = []
         elapsed = 0.0
-        with tqdm(total=len(requests), desc=f"{self.method} decoding", disable=self.rank != 0) as progress:
-            for places in groups.values():
-                method, options = plans[places[0]]
-                for batch, prompts, encoded in ahead(self._batches(requests, places), load):
-                    start = time.perf_counter()
-                    answers = self.runner.answer(prompts, method, encoded, **options)
-                    elapsed += time.perf_counter() - start
-                    done += answers
-                    for place, answer in zip(batch, answers, strict=True):
-                        counts = SteeredCounts(
-                            input_tokens=answer.input_tokens,
-                            output_tokens=answer.output_tokens,
-                            confidence=answer.confidence,
-                            alpha=answer.alpha,
-                        )
-                        results[place] = GenerationResult(answer.text, counts)
-                        context, _, given, *_ = requests[place].args
-                        self.cache_hook.add_partial("generate_until", (context, given), answer.text)
-                    progress.update(len(batch))
+        with self.progress(f"{self.method} decoding", len(requests), len(todo)) as progress:
+            for batch, prompts, encoded in self.encoded(requests, plans, todo):
+                method, options = plans[batch[0]]
+                start = time.perf_counter()
+                answers = self.runner.answer(prompts, method, encoded, **options)
+                elapsed += time.perf_counter() - start
+                done += answers
+                for place, answer in zip(batch, answers, strict=True):
+                    results[place] = result_of(answer)
+                    context, _, given, *_ = requests[place].args
+                    self.cache_hook.add_partial("generate_until", (context, given), answer.text)
+                for place, prompt, answer in zip(batch, prompts, answers, strict=True) if traces else ():
+                    trace = traces[requests[place].task_name]
+                    trace.add([(requests[place], _row(trace, requests[place], prompt, answer))])
+                progress.update(len(batch))
         if done:
             report(done, elapsed, self.runner.decoder.stats)
         return [result for result in results if result is not None]
 
-    def _batches(self, requests: list[Instance], places: list[int]) -> Iterator[list[int]]:
+    def progress(self, title: str, rows: int, todo: int) -> "tqdm[Any]":
+        """Return a progress bar over all rows, of which some may be done; only the first process shows it."""
+        return tqdm(total=rows, initial=rows - todo, desc=title, disable=self.rank != 0)
+
+    def encoded(
+        self, requests: Sequence[Instance], plans: Sequence[Plan], todo: Iterable[int]
+    ) -> Iterator[tuple[list[int], list[Prompt], BatchFeature]]:
+        """Yield batches of requests with one plan, as their places, prompts and inputs; the next is made ahead."""
+        groups: dict[tuple[Hashable, ...], list[int]] = defaultdict(list)
+        for place in todo:
+            method, options = plans[place]
+            groups[method, repr(sorted(options.items()))].append(place)
+
+        def load(batch: list[int]) -> tuple[list[int], list[Prompt], BatchFeature]:
+            prompts = [self.prompt(requests[place]) for place in batch]
+            return batch, prompts, self.runner.encode(prompts)
+
+        for places in groups.values():
+            yield from ahead(self._batches(requests, places), load)
+
+    def _plan(self, request: Instance) -> Plan:
+        _, _, options, doc_id, task, split = request.args
+        method, documents = self.runner.arguments.choose(task), self.task_dict[task][split]
+        if (columns := getattr(documents, "column_names", None)) is not None:  # one column, so that no image is decoded
+            offered = {"options": documents["options"][doc_id]} if "options" in columns else {}
+            method.check_offered(f"{task}, document {doc_id}", offered_options(offered))
+        return method, generation_options(options, task)
+
+    def _traces(self, requests: Sequence[Instance], plans: Sequence[Plan]) -> dict[str, TaskTrace[GenerationResult]]:
+        """Open the traces of an ordinary run, one for each task; none if the user wants none.
+
+        Raises:
+            TraceError: See `TaskTrace`.
+        """
+        if (folder := self.runner.arguments.trace) is None:
+            return {}
+        traces: dict[str, TaskTrace[GenerationResult]] = {}
+        for request, (method, options) in zip(requests, plans, strict=True):
+            if request.task_name not in traces:
+                task = RecordedTask.of(request)
+                settings: Any = method
+                header = task.header(self.runner, options, method=self.method, settings=asdict(settings))
+                path = Path(folder) / f"{type(self).__name__}_{task.name}.jsonl"
+                traces[task.name] = TaskTrace(path, task, header, _recorded_result)
+        return traces
+
+    def _batches(self, requests: Sequence[Instance], places: list[int]) -> Iterator[list[int]]:
         tasks = {request.args[4:] for request in (requests[place] for place in places)}
         pictures = {(task, split): _pictures(self.task_dict[task][split]) for task, split in tasks}
 
@@ -177,7 +188,12 @@ class SteeredModel(lmms):
 
         return batches(places, self.batch_size, look)
 
-    def _prompt(self, request: Instance) -> Prompt:
+    def prompt(self, request: Instance) -> Prompt:
+        """Return a request as the runner takes it.
+
+        Raises:
+            ValueError: If the model cannot be asked that; the message names the document.
+        """
         context, doc_to_messages, _, doc_id, task, split = request.args
         name = f"{task}, document {doc_id}"
         document = self.task_dict[task][split][doc_id]
@@ -206,54 +222,46 @@ class SteeredModel(lmms):
         raise ValueError(f"{self.method} answers single questions; tasks of several rounds are not supported")
 
 
+def _row(trace: TaskTrace[Any], request: Instance, prompt: Prompt, answer: Answer) -> Row:
+    return trace.row(
+        request,
+        prompt,
+        confidence=answer.confidence,
+        alpha=answer.alpha,
+        generations={answer.alpha: answer.text},
+        input_tokens=answer.input_tokens,
+        output_tokens={answer.alpha: answer.output_tokens},
+    )
+
+
+def _recorded_result(row: Row) -> GenerationResult:
+    (alpha,) = row.generations
+    return result_of(recorded_answer(row, alpha))
+
+
 def _pictures(documents: Any) -> Mapping[int, str]:
     """Return what identifies each row's picture, if the data says so; it may be a number, and missing in some rows."""
     known = "image_id" in getattr(documents, "column_names", ())
     return {row: str(picture) for row, picture in enumerate(documents["image_id"])} if known else {}
 
 
-def generation_options(options: dict[str, Any], task: str) -> dict[str, Any]:
-    """Return a task's `generation_kwargs` as options of `Runner.answer`, and leave the given dictionary unchanged.
-
-    The stop strings are those of `until`, except `FEWSHOT_DELIMITER`.
-
-    Raises:
-        ValueError: If they ask for sampling or beams.
-    """
-    options = dict(options)
-    for name, allowed in GREEDY.items():
-        value = options.pop(name, None)
-        if value not in allowed:
-            raise ValueError(
-                f"task {task!r} asks for {name}={value!r}: the steering methods are defined for greedy decoding; "
-                "pass --gen_kwargs do_sample=False,num_beams=1,temperature=0"
-            )
-    for name in NO_EFFECT:
-        options.pop(name, None)
-    until = options.pop("until", None)
-    until = [until] if isinstance(until, str) else until or []
-    if stop_strings := [stop for stop in until if stop and stop != FEWSHOT_DELIMITER]:
-        options["stop_strings"] = stop_strings
-    options["max_new_tokens"] = positive("max_new_tokens", options.get("max_new_tokens", 100))
-    return options
-
-
-def _given(value: Any) -> Any:
-    """Return the value of a model argument; the command line passes an absent one as the text 'None'."""
-    return None if value in (None, "", "None") else value
-
-
-def __getattr__(name: str) -> type[SteeredModel]:
+def __getattr__(name: str) -> type[lmms]:
     if name not in model_names():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     family, method = name.split("_", 1)
     assert method in METHODS
+    if family == REPLAY:
+        from adaptvis_plugin.lmms_eval.replay import ReplayModel
+
+        base: type[lmms] = ReplayModel
+    else:
+        base = SteeredModel
     attributes = {
         "method": method,
         "default_pretrained": FAMILIES[family],
         "__module__": __name__,
-        "__doc__": f"A Hugging Face vision-language model under {method}. Its arguments:\n\n{argument_help(method)}",
+        "__doc__": f"{(base.__doc__ or '').splitlines()[0]} Here: {method}. Its arguments:\n\n{argument_help(method)}",
     }
-    globals()[name] = type(name, (SteeredModel,), attributes)
-    found: type[SteeredModel] = globals()[name]
+    globals()[name] = type(name, (base,), attributes)
+    found: type[lmms] = globals()[name]
     return found

@@ -20,7 +20,10 @@ from adaptvis_plugin.paths import TASK_FOLDER
 if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
 
-FAMILIES = {"llava": "llava-hf/llava-1.5-7b-hf", "vlm": None}
+REPLAY = "replay"
+"""The prefix of the models that answer from a trace."""
+
+FAMILIES = {"llava": "llava-hf/llava-1.5-7b-hf", "vlm": None, REPLAY: None}
 """The prefix of the model names -> the checkpoint if `pretrained` is not given."""
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,7 @@
 """What a model of this plugin takes, described once: for both frameworks, their help and the errors."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import (
@@ -88,6 +89,12 @@ class ModelArguments(BaseModel):
         False, description="`true` or `false`: whether code from the checkpoint may run; by default `false`"
     )
 
+    trace: str | None = Field(
+        None,
+        description="a folder: every row is written there as soon as it is answered, and a run that was interrupted "
+        "goes on from there; VLMEvalKit's models always do this, and do not take it",
+    )
+
     def __init__(self, **given: Any) -> None:
         try:
             super().__init__(**given)
@@ -114,6 +121,13 @@ class ModelArguments(BaseModel):
     @classmethod
     def _count(cls, value: Any, info: ValidationInfo) -> int:
         return positive(str(info.field_name), value)
+
+    @field_validator("trace")
+    @classmethod
+    def _folder(cls, value: str) -> str:
+        if Path(value).is_file():
+            raise ValueError(f"trace={value}: this is a file; give a folder")
+        return value
 
     @field_validator("trust_remote_code", mode="before")
     @classmethod

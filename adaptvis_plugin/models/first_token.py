@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -35,9 +36,18 @@ def top_tokens(logits: torch.Tensor, tokenizer: Any, count: int = TOP) -> list[l
         count: How many.
     """
     found = logits.float().log_softmax(-1).topk(min(count, logits.shape[-1]))
+    ids, values = found.indices.tolist(), found.values.tolist()
+    text = dict(
+        zip(
+            every := sorted({token for row in ids for token in row}),
+            tokenizer.batch_decode([[token] for token in every]),
+            strict=True,
+        )
+    )
     return [
-        [(token, tokenizer.decode([token]), value) for token, value in zip(ids, values, strict=True)]
-        for ids, values in zip(found.indices.tolist(), found.values.tolist(), strict=True)
+        # A word that the model rules out, with a logit of -inf, is not one of its likeliest.
+        [(token, text[token], value) for token, value in zip(*row, strict=True) if value > -math.inf]
+        for row in zip(ids, values, strict=True)
     ]
 
 
@@ -79,15 +89,18 @@ class OptionTokens:
             options: Each row's options; may be empty.
 
         Returns:
-            For each row its options in order. Empty if `of` has no tokens for them.
+            For each row its options in order. Empty if `of` has no tokens for them, or if none of them is possible.
         """
-        rows = logits.float().log_softmax(-1)
-        result: list[Mapping[str, float]] = []
-        for row, offered in zip(rows, options, strict=True):
-            tokens = self.of(tuple(offered))
-            if tokens is None:
-                result.append({})
+        result: list[Mapping[str, float]] = [{} for _ in options]
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for row, offered in enumerate(options):
+            alike.setdefault(tuple(offered), []).append(row)
+        for offered, rows in alike.items():
+            if (tokens := self.of(offered)) is None:
                 continue
-            sums = torch.stack([row[list(ids)].logsumexp(0) for ids in tokens])
-            result.append(dict(zip(offered, sums.log_softmax(0).tolist(), strict=True)))
+            own = logits[rows].float()
+            sums = torch.stack([own[:, list(ids)].logsumexp(-1) for ids in tokens], -1)
+            for row, values in zip(rows, sums.log_softmax(-1).tolist(), strict=True):
+                if not math.isnan(values[0]):
+                    result[row] = dict(zip(offered, values, strict=True))
         return result

@@ -7,7 +7,8 @@ from adaptvis_plugin.models.checkpoint import local_folder
 from adaptvis_plugin.paths import PACKAGE
 
 _DECIDING = (
-    "decoding", "models", "images.py", "data/questions.py", "lmms_eval/models.py", "vlmevalkit/model.py",
+    "decoding", "models", "images.py", "data/questions.py", "lmms_eval/models.py", "lmms_eval/requests.py",
+    "vlmevalkit/model.py",
 )  # fmt: skip
 
 

@@ -3,9 +3,9 @@
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -13,16 +13,18 @@ from PIL import Image
 from transformers import BatchFeature, StoppingCriteriaList
 
 from adaptvis_plugin.data.questions import paper_prompt
-from adaptvis_plugin.decoding import Calibrated, Decoder, Method, NonFiniteLogitsError
+from adaptvis_plugin.decoding import Calibrated, Decoded, Decoder, Method, NonFiniteLogitsError
 from adaptvis_plugin.images import to_rgb
 from adaptvis_plugin.models.arguments import ModelArguments
-from adaptvis_plugin.models.first_token import OptionTokens
+from adaptvis_plugin.models.first_token import OptionTokens, entropy, top_tokens
 from adaptvis_plugin.models.identity import checkpoint_identity
 from adaptvis_plugin.models.loading import load_model
 from adaptvis_plugin.models.prompts import chat_text, check_paper_fits, encode, paper_text
-from adaptvis_plugin.models.stopping import StopStrings, before_stop
+from adaptvis_plugin.models.stopping import StopStrings
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,25 @@ class Answer:
     alpha: float
     input_tokens: int
     output_tokens: int
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A row's answers under several coefficients, and what the first token's logits say.
+
+    Attributes:
+        answers: The answer under each coefficient, that of the unsteered model first. Its `alpha` is the coefficient
+            that was applied: 1 in a row without an image.
+        entropy: The entropy of the unsteered model's first token, in nats.
+        top: The unsteered model's likeliest first tokens: id, text and log-probability, likeliest first.
+        options: Under each coefficient, the probability of each offered option; see `OptionTokens`. Empty if there is
+            none.
+    """
+
+    answers: Mapping[float, Answer]
+    entropy: float
+    top: Sequence[tuple[int, str, float]]
+    options: Mapping[float, Mapping[str, float]]
 
 
 class Runner:
@@ -118,12 +139,42 @@ class Runner:
         """
         for row, prompt in enumerate(prompts):
             self._check_options(method, prompt.name or f"row {row}", prompt.options)
+        if isinstance(method, Calibrated):
+            return self._in_parts(prompts, encoded, lambda part, inputs: self._pick(part, inputs, method, **generation))
+        return self._in_parts(prompts, encoded, lambda _, inputs: self._decode(inputs, method, **generation))
+
+    def sweep(
+        self,
+        prompts: Sequence[Prompt],
+        alphas: Sequence[float],
+        encoded: BatchFeature | None = None,
+        **generation: Any,
+    ) -> list[Swept]:
+        """Decode a batch under several coefficients from one prefill; see `answer` and `Decoder.sweep`.
+
+        Args:
+            prompts: The batch.
+            alphas: The coefficients; 1.0 is always added.
+            encoded: See `answer`.
+            **generation: See `answer`.
+
+        Raises:
+            ValueError: See `encode` and `Decoder.sweep`.
+            NonFiniteLogitsError: See `answer`.
+            RuntimeError: See `answer`.
+        """
+        return self._in_parts(prompts, encoded, lambda part, inputs: self._sweep(part, inputs, alphas, **generation))
+
+    def _in_parts(
+        self,
+        prompts: Sequence[Prompt],
+        encoded: BatchFeature | None,
+        decode: Callable[[Sequence[Prompt], BatchFeature], list[T]],
+    ) -> list[T]:
+        """Decode a batch, in halves if it does not fit into memory; name the rows of an error."""
         if len(prompts) <= self.most_rows:
             try:
-                encoded = encoded or self.encode(prompts)
-                if isinstance(method, Calibrated):
-                    return self._pick(prompts, encoded, method, **generation)
-                return self._decode(encoded, method, **generation)
+                return decode(prompts, encoded or self.encode(prompts))
             except NonFiniteLogitsError as error:
                 names = [prompts[row].name or f"row {row}" for row in error.rows]
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -139,31 +190,66 @@ class Runner:
         clear_device_cache(garbage_collection=True)
         rows = self.most_rows
         parts = [prompts[start : start + rows] for start in range(0, len(prompts), rows)]
-        return [answer for part in parts for answer in self.answer(part, method, **generation)]
+        return [found for part in parts for found in self._in_parts(part, None, decode)]
 
     def _decode(
         self, encoded: BatchFeature, method: Method, *, stop_strings: Sequence[str] = (), **generation: Any
     ) -> list[Answer]:
         inputs = encoded.to(self.model.device, dtype=self.model.dtype)
+        stop = self._stop(stop_strings)
+        out = self.decoder.generate(inputs, method, **_stopping(stop), **generation)
+        return self._answers(out, inputs, stop)
+
+    def _sweep(
+        self,
+        prompts: Sequence[Prompt],
+        encoded: BatchFeature,
+        alphas: Sequence[float],
+        *,
+        stop_strings: Sequence[str] = (),
+        **generation: Any,
+    ) -> list[Swept]:
+        inputs = encoded.to(self.model.device, dtype=self.model.dtype)
+        stop = self._stop(stop_strings)
+        outs = self.decoder.sweep(inputs, alphas, **_stopping(stop), **generation)
+        plain = outs[1.0].first_logits
+        offered = [prompt.options for prompt in prompts]
+        answers = {alpha: self._answers(out, inputs, stop) for alpha, out in outs.items()}
+        options = {
+            alpha: self._option_tokens.log_probabilities(out.first_logits, offered) for alpha, out in outs.items()
+        }
+        entropies, top = entropy(plain).tolist(), top_tokens(plain, self.processor.tokenizer)
+        return [
+            Swept(
+                {alpha: of_rows[row] for alpha, of_rows in answers.items()},
+                entropies[row],
+                top[row],
+                {
+                    alpha: {option: math.exp(value) for option, value in of_rows[row].items()}
+                    for alpha, of_rows in options.items()
+                    if of_rows[row]
+                },
+            )
+            for row in range(len(prompts))
+        ]
+
+    def _stop(self, strings: Sequence[str]) -> StopStrings | None:
+        """Return what ends an answer at these strings and at the checkpoint's own; None if there are none."""
         own = self.model.generation_config.stop_strings or []
-        stop_strings = [*stop_strings, *([own] if isinstance(own, str) else own)]
-        stopped: Mapping[int, int] = {}
-        if stop_strings:
-            criterion = StopStrings(self.processor.tokenizer, stop_strings)
-            generation["stopping_criteria"] = StoppingCriteriaList([criterion])
-            stopped = criterion.lengths
-        out = self.decoder.generate(inputs, method, stop_strings=None, **generation)
+        every = [*strings, *([own] if isinstance(own, str) else own)]
+        return StopStrings(self.processor.tokenizer, every) if every else None
+
+    def _answers(self, out: Decoded, inputs: BatchFeature, stop: StopStrings | None) -> list[Answer]:
         texts = self.processor.batch_decode(out.sequences, skip_special_tokens=True)
-        lengths = _lengths(out.sequences, self.model.generation_config.eos_token_id, stopped)
         return [
             # Round alpha to what the user gave: the nearest fp32 number to 0.8 is 0.800000012.
-            Answer(before_stop(text, stop_strings).strip(), confidence, round(alpha, 6), given, new)
+            Answer((stop.before(text) if stop else text).strip(), confidence, round(alpha, 6), given, new)
             for text, confidence, alpha, given, new in zip(
                 texts,
                 out.confidence.tolist(),
                 out.alpha.tolist(),
                 inputs["attention_mask"].sum(1).tolist(),
-                lengths,
+                _lengths(out.sequences, self.model.generation_config.eos_token_id, stop),
                 strict=True,
             )
         ]
@@ -191,6 +277,11 @@ class Runner:
         ]
 
 
+def _stopping(stop: StopStrings | None) -> dict[str, Any]:
+    """Return the options of `generate` for it; those of the checkpoint's config would look into the prompt too."""
+    return {"stop_strings": None, **({"stopping_criteria": StoppingCriteriaList([stop])} if stop else {})}
+
+
 def read_image(image: str | Image.Image) -> Image.Image:
     """Return an image, given as such or as a file, in RGB (see `to_rgb`).
 
@@ -205,14 +296,14 @@ def read_image(image: str | Image.Image) -> Image.Image:
     return to_rgb(image)
 
 
-def _lengths(sequences: torch.Tensor, ends: int | list[int] | None, stopped: Mapping[int, int]) -> list[int]:
+def _lengths(sequences: torch.Tensor, ends: int | list[int] | None, stop: StopStrings | None) -> list[int]:
     """Return the generated tokens per row, without the padding after its end.
 
     Args:
         sequences: Generated tokens, shape (rows, tokens).
         ends: The tokens that end an answer.
-        stopped: See `StopStrings.lengths`. Padding cannot tell: in many checkpoints the pad token is an end token.
+        stop: What else ended it. Padding cannot tell: in many checkpoints the pad token is an end token.
     """
     known = set(ends) if isinstance(ends, list) else {ends}
     rows = [next((i + 1 for i, token in enumerate(row) if token in known), len(row)) for row in sequences.tolist()]
-    return [min(length, stopped.get(row, length)) for row, length in enumerate(rows)]
+    return [min(length, stop.length(row)) if stop else length for length, row in zip(rows, sequences, strict=True)]

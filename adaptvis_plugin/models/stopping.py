@@ -16,14 +16,11 @@ class StopStrings(StoppingCriteria):
     transformers' own `stop_strings` looks at the end of the whole sequence. There a prompt that ends in a line break
     and an answer that begins with one make `\n\n`, and the answer ends with its first token.
 
-    Use one instance for one `generate` call: at its first call all tokens but the last one are the prompt.
+    It notices when a new `generate` call begins; at its first step all tokens but the last one are the prompt.
 
     Args:
         tokenizer: The model's.
         strings: The stop strings; none is empty.
-
-    Attributes:
-        lengths: Row -> tokens of the answer up to and with the one that completed a stop string.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str]) -> None:
@@ -31,23 +28,31 @@ class StopStrings(StoppingCriteria):
         self._strings = tuple(strings)
         # A token stands for at least one byte.
         self._reach = max(len(string.encode()) for string in strings) + _SLACK
-        self._prompt: int | None = None
-        self.lengths: dict[int, int] = {}
+        self._prompt = 0
+        self._last: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         """Return whether each row is done, shape (rows,); `input_ids` has shape (rows, prompt and answer)."""
-        if self._prompt is None:
+        # A sweep may take several `generate` calls, whose prompts may be padded to different lengths.
+        if self._last is None or not torch.equal(input_ids[:, :-1], self._last):
             self._prompt = input_ids.shape[1] - 1
-        tail = input_ids[:, max(self._prompt, input_ids.shape[1] - self._reach) :]
-        texts = self._tokenizer.batch_decode(tail)
-        done = [any(string in text for string in self._strings) for text in texts]
-        for row in (row for row, ended in enumerate(done) if ended):
-            self.lengths.setdefault(row, input_ids.shape[1] - self._prompt)
-        return torch.tensor(done, device=input_ids.device)
+        self._last = input_ids
+        return torch.tensor(self._hold_one(input_ids[:, self._prompt :]), device=input_ids.device)
 
+    def length(self, answer: torch.Tensor) -> int:
+        """Return the tokens of one row's answer up to and with the one that completes a stop string, or all of them."""
+        whole = str(self._tokenizer.decode(answer))
+        if self.before(whole) == whole:
+            return len(answer)
+        ends = (end for end in range(1, len(answer) + 1) if self._hold_one(answer[None, :end])[0])
+        return next(ends, len(answer))
 
-def before_stop(text: str, strings: Sequence[str]) -> str:
-    """Return the text up to the first stop string."""
-    for string in strings:
-        text = text.split(string, 1)[0]
-    return text
+    def before(self, text: str) -> str:
+        """Return the text up to the first stop string."""
+        for string in self._strings:
+            text = text.split(string, 1)[0]
+        return text
+
+    def _hold_one(self, answers: torch.Tensor) -> list[bool]:
+        texts = self._tokenizer.batch_decode(answers[:, -self._reach :])
+        return [any(string in text for string in self._strings) for text in texts]

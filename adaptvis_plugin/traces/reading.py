@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,41 +140,53 @@ def parse(path: Path) -> tuple[Header | None, list[Row], bool]:
     Raises:
         TraceError: If a line is not of a trace.
     """
+    found = list(scan(path))
+    header = found[0] if found and isinstance(found[0], Header) else None
+    return header, [row for row in found if isinstance(row, Row)], found[-1:] == [None]
+
+
+def scan(path: Path) -> Iterator[Header | Row | None]:
+    """Yield what a file's lines hold, one at a time: the header if it has one, the rows, None for an incomplete line.
+
+    Raises:
+        TraceError: If a line is not of a trace.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        # In no other way would a line end only where a trace ends it.
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                # A file that another program wrote may lack the last newline, and its last line is still a row.
+                if not line.endswith("\n") and not _is_json(line):
+                    yield None
+                else:
+                    yield _parsed(path, number, line)
     except (OSError, UnicodeDecodeError) as error:
         raise TraceError(f"{path} cannot be read: {error}") from error
-    lines = text.split("\n")
-    torn = lines.pop() != ""
-    if torn:
-        # A file that another program wrote may lack the last newline, and its last line is still a row.
-        last = text.rpartition("\n")[2]
-        try:
-            json.loads(last)
-        except ValueError:
-            pass
-        else:
-            lines.append(last)
-            torn = False
-    header: Header | None = None
-    rows: list[Row] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            if number == 1 and "adaptvis_trace" in (first := json.loads(line)):
-                if first["adaptvis_trace"] != FORMAT:
-                    raise TraceError(
-                        f"{path}: a trace in form {first['adaptvis_trace']!r}; this version reads form {FORMAT}"
-                    )
-                header = Header.model_validate(first)
-                continue
-            rows.append(Row.model_validate_json(line))
-        except ValidationError as error:
-            one = error.errors()[0]
-            place = ".".join(map(str, one["loc"])) or "the line"
-            raise TraceError(f"{path}, line {number}, is not a row of a trace: {place}: {one['msg']}") from None
-        except (json.JSONDecodeError, TypeError) as error:
-            raise TraceError(f"{path}, line {number}, is not a row of a trace: {error}") from None
-    return header, rows, torn
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parsed(path: Path, number: int, line: str) -> Header | Row:
+    try:
+        if number == 1 and "adaptvis_trace" in (first := json.loads(line)):
+            if first["adaptvis_trace"] != FORMAT:
+                raise TraceError(
+                    f"{path}: a trace in form {first['adaptvis_trace']!r}; this version reads form {FORMAT}"
+                )
+            return Header.model_validate(first)
+        return Row.model_validate_json(line)
+    except ValidationError as error:
+        one = error.errors()[0]
+        place = ".".join(map(str, one["loc"])) or "the line"
+        raise TraceError(f"{path}, line {number}, is not a row of a trace: {place}: {one['msg']}") from None
+    except (json.JSONDecodeError, TypeError) as error:
+        raise TraceError(f"{path}, line {number}, is not a row of a trace: {error}") from None
 
 
 def _with_sets(rows: Sequence[Row]) -> list[Row]:

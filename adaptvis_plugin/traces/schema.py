@@ -47,9 +47,10 @@ class Header(BaseModel):
         dtype: The weights' type: `float32`, `bfloat16`, `float16`, `float64`.
         prompt: `paper` or `chat`.
         method: `sweep`, or the name of the method of an ordinary run.
-        settings: The method's hyper-parameters; of a sweep none.
+        settings: The method's hyper-parameters; of a sweep the options that it offered to rows that offer none.
         alphas: The recorded coefficients, 1.0 first, if every row has all of them: a sweep. Else empty.
         max_new_tokens: The longest answer in tokens.
+        generation: The other options of the decoding, such as stop strings.
         code: A digest of the code that decides an answer.
         packages: The versions of adaptvis-plugin, torch, transformers and the framework.
     """
@@ -70,6 +71,7 @@ class Header(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict)
     alphas: tuple[Alpha, ...] = ()
     max_new_tokens: int = Field(ge=1)
+    generation: dict[str, Any] = Field(default_factory=dict)
     code: str | None = None
     packages: dict[str, str] = Field(default_factory=dict)
 
@@ -99,7 +101,7 @@ class Row(BaseModel):
         confidence: The unsteered model's probability of its likeliest first token.
         entropy: The entropy of the unsteered model's first token, in nats.
         top: The unsteered model's 20 likeliest first tokens, likeliest first.
-        alpha: The coefficient that an ordinary run applied; None in a sweep.
+        alpha: The coefficient that an ordinary run applied. In a sweep None, or 1 if the row has no image to steer.
         generations: The answer under each coefficient.
         metrics: Under each coefficient, the numbers that the task's own `process_results` gave; only those that have
             a meaning for a single row.

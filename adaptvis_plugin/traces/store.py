@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from filelock import FileLock
 
-from adaptvis_plugin.traces.reading import TraceError, parse
+from adaptvis_plugin.traces.reading import TraceError, scan
 from adaptvis_plugin.traces.schema import Header, Row
 
 
@@ -30,6 +30,14 @@ class TraceFile:
         """Create the file if it is not there, and return the rows that are answered already, by `doc_id`.
 
         Raises:
+            TraceError: See `resume`.
+        """
+        return {row.doc_id: row for row in self.resume(header) if row.doc_id is not None}
+
+    def resume(self, header: Header) -> Iterator[Row]:
+        """Create the file if it is not there, and yield the rows that are answered already, one at a time.
+
+        Raises:
             TraceError: If the file's answers were made with another header, or the file is not a trace.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,14 +45,14 @@ class TraceFile:
             self._cut_torn_line()
             if not self.path.exists() or not self.path.stat().st_size:
                 self.path.write_text(header.model_dump_json() + "\n", encoding="utf-8")
-                return {}
-            there, rows, _ = parse(self.path)
+        lines = scan(self.path)
+        there = next(lines)
         if there != header:
             raise TraceError(
                 f"{self.path}: its answers were made with {_differences(there, header)}; this run asks for "
                 f"{_differences(header, there)}. Use another folder, or delete the file"
             )
-        return {row.doc_id: row for row in rows if row.doc_id is not None}
+        yield from (line for line in lines if isinstance(line, Row))
 
     def add(self, rows: Iterable[Row]) -> None:
         """Append rows."""
@@ -64,8 +72,8 @@ class TraceFile:
             file.truncate(whole)
 
 
-def _differences(one: Header | None, other: Header | None) -> str:
-    if one is None:
+def _differences(one: Header | Row | None, other: Header | Row | None) -> str:
+    if not isinstance(one, Header):
         return "no header"
-    mine, theirs = one.model_dump(), other.model_dump() if other else {}
+    mine, theirs = one.model_dump(), other.model_dump() if isinstance(other, Header) else {}
     return ", ".join(f"{name}={value!r}" for name, value in mine.items() if theirs.get(name) != value)

@@ -8,6 +8,12 @@ from adaptvis_plugin.models.loading import check_checkpoint
 from adaptvis_plugin.models.validation import parse_value
 from adaptvis_plugin.vlmevalkit.names import OTHER_TOKENS, own_data_sets
 
+NOT_HERE = {
+    "trace": "here every answer is written to <model>_<data>_trace.jsonl in --work-dir, from which a run resumes; "
+    "leave it out",
+}
+"""Arguments that have no use in VLMEvalKit -> why."""
+
 
 def model_arguments(**given: Any) -> ModelArguments:
     """Check the arguments of a registered name, `--model-args` or a `--config` file, and the checkpoint.
@@ -16,6 +22,9 @@ def model_arguments(**given: Any) -> ModelArguments:
         ValueError: If an argument is missing, unknown or unusable.
         OSError: If the checkpoint is a folder that is not complete.
     """
+    for name, reason in NOT_HERE.items():
+        if given.get(name) is not None:
+            raise ValueError(f"{name}={given[name]!r}: {reason}")
     if given.get("pretrained") is None:
         raise ValueError("give the checkpoint: --model-args pretrained=NAME_OR_FOLDER, or pretrained=demo")
     arguments = ModelArguments(**given)

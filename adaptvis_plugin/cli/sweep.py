@@ -1,0 +1,117 @@
+"""``adaptvis sweep``: every row of a task answered under several coefficients, in one pass."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from adaptvis_plugin.cli.errors import reported
+from adaptvis_plugin.traces.summary import Summary
+
+app = typer.Typer()
+
+ALPHAS = "0.5,0.8,1.2,1.5,2.0"
+"""The authors' coefficients."""
+
+
+@app.command()
+def sweep(
+    model_args: Annotated[
+        str, typer.Option(help="Arguments of the model as NAME=VALUE,NAME=VALUE; at least pretrained=NAME_OR_FOLDER.")
+    ],
+    tasks: Annotated[str, typer.Option(help="Tasks of lmms-eval and groups of them, separated by commas.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the traces: TASK.jsonl for each task.")],
+    alphas: Annotated[str, typer.Option(help="The coefficients besides 1, which is always there.")] = ALPHAS,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each task.")] = None,
+    include_path: Annotated[Path | None, typer.Option(help="Folder with task files of your own.")] = None,
+    gen_kwargs: Annotated[
+        str, typer.Option(help="Options of the decoding in place of the task's, for example max_new_tokens=16.")
+    ] = "",
+    options: Annotated[
+        str, typer.Option(help="The answers that a question offers, for rows that name none, for example yes,no.")
+    ] = "",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the summary to this file too.")] = None,
+) -> None:
+    """Answer every row of lmms-eval's tasks under several coefficients, from one prefill per row.
+
+    For any task that generates one answer to one question (output_type: generate_until). Each row is written as soon as
+    it is answered: its answers, what the task's own metrics say about each, and what the model thought of its first
+    token. An interrupted sweep goes on with the same command. Several processes share the work:
+
+    torchrun --nproc-per-node 2 -m adaptvis_plugin.cli sweep ...
+    """
+    from loguru import logger
+
+    from adaptvis_plugin.data import DataError
+
+    with reported(ValueError, OSError, DataError, ImportError, RuntimeError, FloatingPointError, status=2):
+        coefficients = parse_alphas(alphas)
+        if include_path is not None and not include_path.is_dir():
+            raise ValueError(f"--include-path {include_path}: there is no such folder")
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"--output {output}: this is a file; give a folder")
+        from adaptvis_plugin.lmms_eval.sweeping import SweepOptions
+        from adaptvis_plugin.lmms_eval.sweeping import sweep as run
+
+        # After lmms-eval's own setting of the log, which writes to standard output.
+        logger.remove()
+        logger.add(lambda text: typer.echo(text, err=True, nl=False), level="WARNING", diagnose=False)
+        files, first = run(
+            model_args,
+            _listed("--tasks", tasks),
+            SweepOptions(output, coefficients, _listed("--options", options) if options else ()),
+            batch_size=batch_size,
+            limit=limit,
+            include_path=None if include_path is None else str(include_path),
+            gen_kwargs=gen_kwargs,
+        )
+        if not first:
+            return
+        found = [Summary.of(file) for file in files]
+    Console().print(_table(found))
+    for one in found:
+        typer.echo(f"{one.header.task}: {one.path}")
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps([summary.as_json() for summary in found], indent=2) + "\n", encoding="utf-8")
+
+
+def parse_alphas(text: str) -> tuple[float, ...]:
+    """Return the coefficients, 1 first and the others in order.
+
+    Raises:
+        ValueError: If one is not a number, or no usable coefficient.
+    """
+    from adaptvis_plugin.decoding.method import check_alpha
+    from adaptvis_plugin.models.validation import parse_value
+
+    found = [parse_value(part.strip()) for part in text.split(",") if part.strip()]
+    for value in found:
+        check_alpha("--alphas", value)
+    return (1.0, *sorted({float(value) for value in found} - {1.0}))
+
+
+def _listed(option: str, text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    if "" in names:
+        raise ValueError(f"{option} {text!r}: give names separated by single commas")
+    return names
+
+
+def _table(found: list[Summary]) -> Table:
+    alphas = found[0].header.alphas
+    table = Table(title="The task's first metric: its mean over the rows, under each alpha")
+    for heading in ("task", "rows", "metric"):
+        table.add_column(heading, overflow="fold")
+    for alpha in alphas:
+        table.add_column(f"{alpha:g}", justify="right", no_wrap=True)
+    for one in found:
+        rows = str(one.rows) if one.rows == one.header.rows else f"{one.rows} of {one.header.rows}"
+        means = [f"{one.means[alpha]:.3f}" if alpha in one.means else "-" for alpha in alphas]
+        table.add_row(escape(one.header.task), rows, escape(one.metric or "-"), *means)
+    return table
