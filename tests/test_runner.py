@@ -13,7 +13,7 @@ import torch
 
 from adaptvis_plugin.data.dataset import Row
 from adaptvis_plugin.data.demo.rows import demo_rows
-from adaptvis_plugin.decoding import NonFiniteLogitsError
+from adaptvis_plugin.decoding import NonFiniteLogitsError, ScalingVis
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.runner import Prompt, Runner
 from adaptvis_plugin.paths import DEMO_MODEL
@@ -175,3 +175,31 @@ def test_logits_that_are_not_finite_name_the_question(tmp_path: Path) -> None:
         runner.most_rows = most
         with pytest.raises(NonFiniteLogitsError, match=f"^{named}: .*not finite.*Likely cause: the weights"):
             runner.answer(prompts, runner.arguments.choose("whatsup_demo"))
+
+
+@pytest.mark.parametrize("stops", [[], ["Under"]])
+@pytest.mark.parametrize("one_pass", [True, False])
+def test_a_sweep_gives_what_a_run_under_each_coefficient_gives(
+    one_pass: bool, stops: list[str], talkative: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the lengths of answers that a stop string ends, in one pass and in complete passes; and by halves."""
+    monkeypatch.setattr(talkative.decoder, "_packs", one_pass)
+    rows = demo_rows()[::50]
+    prompts = [Prompt(talkative.render(turn(r), ""), (r["image"],), "", ("left", "on")) for r in rows]
+    prompts.append(Prompt("USER: Where is it? ASSISTANT:", ()))
+    options: dict[str, Any] = {"max_new_tokens": 6, "stop_strings": stops}
+    swept = talkative.sweep(prompts, [0.0, 2.0], **options)
+    for alpha in (1.0, 0.0, 2.0):
+        alone = talkative.answer(prompts, ScalingVis(alpha), **options)
+        for row, answer in zip(swept, alone, strict=True):
+            found = row.answers[alpha]
+            assert (found.text, found.output_tokens, found.alpha) == (answer.text, answer.output_tokens, answer.alpha)
+            assert found.confidence == pytest.approx(answer.confidence, abs=1e-4)
+    assert [set(row.answers) for row in swept] == [{1.0, 0.0, 2.0}] * len(prompts)
+    assert [set(row.options) for row in swept] == [{1.0, 0.0, 2.0}] * len(rows) + [set()]
+    assert {answer.alpha for answer in swept[-1].answers.values()} == {1.0}, "there is no image to steer"
+    monkeypatch.setattr(talkative, "most_rows", 3)
+    halves = talkative.sweep(prompts, [0.0, 2.0], **options)
+    assert [{a: o.text for a, o in row.answers.items()} for row in halves] == [
+        {a: o.text for a, o in row.answers.items()} for row in swept
+    ]
