@@ -210,12 +210,18 @@ def whole_groups_right(correct: NDArray[np.float64], ids: Sequence[int | None], 
 
 
 def complete(ids: Sequence[int | None], group: Group) -> NDArray[np.intp]:
-    """Return the rows of each complete pair or set, shape (groups, 2 or 4)."""
+    """Return the rows of each complete pair or set, shape (groups, 2 or 4).
+
+    Raises:
+        ValueError: If a group has more rows than a pair or a set can have.
+    """
     members: dict[int, list[int]] = {}
     for row, one in enumerate(ids):
         if one is not None:
             members.setdefault(one, []).append(row)
     size = whatsup.GROUP_SIZES[group]
+    if (most := max(map(len, members.values()), default=0)) > size:
+        raise ValueError(f"a {group} is shared by {most} rows, and at most {size} pictures share one")
     return np.array([rows for rows in members.values() if len(rows) == size], np.intp).reshape(-1, size)
 
 

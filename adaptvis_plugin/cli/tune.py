@@ -52,9 +52,11 @@ def tune(
     ] = None,
 ) -> None:
     """Tune on traces; see `_HELP`."""
-    with reported(ValueError, OSError):
+    from adaptvis_plugin.traces import TraceError, read_traces
+    from adaptvis_plugin.tuning import TuneError
+
+    with reported(TraceError, TuneError, OSError):
         _check_places(output, json, report)
-        from adaptvis_plugin.traces import read_traces
         from adaptvis_plugin.tuning.preset import write_preset
         from adaptvis_plugin.tuning.report import as_json, table, write_report
         from adaptvis_plugin.tuning.sentences import sentences
@@ -86,12 +88,14 @@ def _check_places(output: Path | None, json: Path | None, report: Path | None) -
     """Check where to write, before any work.
 
     Raises:
-        ValueError: If a place cannot be written to.
+        TuneError: If a place cannot be written to.
     """
+    from adaptvis_plugin.tuning import TuneError
+
     if output and output.suffix not in (".yaml", ".yml"):
-        raise ValueError(f"-o {output}: a preset is found by the ending of its file; give NAME.yaml")
+        raise TuneError(f"-o {output}: a preset is found by the ending of its file; give NAME.yaml")
     for option, path in (("-o", output), ("--json", json)):
         if path and path.is_dir():
-            raise ValueError(f"{option} {path} is a folder; give a file")
+            raise TuneError(f"{option} {path} is a folder; give a file")
     if report and report.exists() and not report.is_dir():
-        raise ValueError(f"--report {report} is a file; give a folder")
+        raise TuneError(f"--report {report} is a file; give a folder")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptvis_plugin.analysis.metrics import Columns, Metric, judge, metrics_of, sums_by_group
+from adaptvis_plugin.analysis.metrics import Columns, Metric, complete, judge, metrics_of, sums_by_group
 from adaptvis_plugin.scoring.whatsup import Group
 from adaptvis_plugin.traces import Trace
 
@@ -145,6 +145,15 @@ def outcomes_of(trace: Trace, objective: str | None = None, alphas: Sequence[flo
     found = [judged([row.generations[alpha] for row in trace.rows], alpha) for alpha in alphas]
     if options:  # with a capital, as the authors' rule for yes and no wants it
         found += [judged([name.capitalize()] * len(golds), 1.0) for name in options.names]
+    ids: dict[Group, list[int | None]] = {
+        "pair_id": [row.pair_id for row in trace.rows],
+        "set_id": [row.set_id for row in trace.rows],
+    }
+    for group, every in ids.items():
+        try:
+            complete(every, group)
+        except ValueError as error:
+            raise TuneError(f"{trace.path}: {error}") from None
     names = {name for columns in found for name in columns}
     missing = np.full(len(golds), np.nan)
     return Outcomes(
@@ -155,7 +164,7 @@ def outcomes_of(trace: Trace, objective: str | None = None, alphas: Sequence[flo
         confidence=np.array([row.confidence for row in trace.rows], np.float32).astype(float),
         columns={name: np.stack([columns.get(name, missing) for columns in found]) for name in sorted(names)},
         groups=np.unique(trace.groups, return_inverse=True)[1],
-        ids={"pair_id": [row.pair_id for row in trace.rows], "set_id": [row.set_id for row in trace.rows]},
+        ids=ids,
         options=options,
         without_options=why,
     )

@@ -48,7 +48,7 @@ def cells(study: Study) -> tuple[list[str], list[list[str]]]:
     others = [
         metric for metric in study.outcomes.metrics if metric is not objective and metric.name not in IN_FILES_ONLY
     ]
-    heads = ["method", "setting", "on all rows (optimistic)", "cross-validated", "less plain"]
+    heads = ["method", "setting", "on all rows (optimistic)", "cross-validated", "gain over plain"]
     rows = [
         [
             line.title,

@@ -46,31 +46,28 @@ def _about_rows(study: Study) -> Iterator[str]:
 
 
 def _about_methods(study: Study) -> Iterator[str]:
-    plain, rows = study.lines["plain"].estimate.value, len(study.outcomes.confidence)
+    plain, objective = study.lines["plain"].estimate.value, study.outcomes.objective.name
     for name in STEERING:
         line, gain = study.lines[name], study.together[name]
-        mean = f" (mean over {1 + len(study.shared_with)} traces that share the setting)" if study.shared_with else ""
-        figures = f"{points(gain)} points{mean}"
-        if beats(gain):
-            yield (
-                f"{line.title} beats the plain model: cross-validated {percent(line.estimate.value)} against "
-                f"{percent(plain)}, a difference of {figures}."
-            )
-        else:
-            yield (
-                f"{line.title} does not beat the plain model: cross-validated {percent(line.estimate.value)} against "
-                f"{percent(plain)}, a difference of {figures}; so the preset keeps alpha 1."
-            )
+        verdict = "beats" if beats(gain) else "does not beat"
+        here = f"cross-validated {percent(line.estimate.value)} against {percent(plain)}"
+        said = (
+            f"{line.title}, one setting for {1 + len(study.shared_with)} traces, {verdict} the plain model: a mean "
+            f"difference of {points(gain)} points ({here} in this one)"
+            if study.shared_with
+            else f"{line.title} {verdict} the plain model: {here}, a difference of {points(gain)} points"
+        )
+        yield said + ("." if beats(gain) else "; so the preset keeps alpha 1.")
         total = sum(line.chosen.values())
         (setting, count), *others = line.chosen.items()
-        often = f"{_short(name, setting)} in {count} of {total} folds" + (
-            f", {len(others)} other setting{'s' if len(others) > 1 else ''} in the rest" if others else ""
-        )
-        needed = rows_needed(gain, rows * (1 + len(study.shared_with)))
-        yield f"Its choice over the folds: {often}. " + (
+        rest = f", {len(others)} other setting{'s' if len(others) > 1 else ''} in the rest" if others else ""
+        yield f"Its choice over the folds: {_short(name, setting)} in {count} of {total}{rest}."
+        needed = rows_needed(gain, study.rows_together)
+        yield (
             "Since the difference is not above 0, no number of validation rows would show a gain."
             if needed is None
-            else f"To show a gain of this size with a probability of {POWER:.0%} takes about {needed:,} validation rows."
+            else f"To show a gain of this size with a probability of {POWER:.0%} takes about {needed:,} validation "
+            f"rows (paired t test, two-sided, at {1 - LEVEL:.0%}); here are {study.rows_together:,}."
         )
         if missing := study.missing.get(name):
             yield (
@@ -78,7 +75,7 @@ def _about_methods(study: Study) -> Iterator[str]:
                 "were not recorded."
             )
     setting, value = study.unrounded
-    if not study.shared_with and value > study.lines["adaptvis"].on_all_rows[study.outcomes.objective.name] + 1e-9:
+    if not study.shared_with and value > study.lines["adaptvis"].on_all_rows[objective] + 1e-9:
         yield (
             "AdaptVis rounds the confidence to two decimals, as the authors' code does. Compared unrounded, "
             f"{setting} would reach {percent(value, 2)} on all rows."

@@ -98,6 +98,7 @@ class Study:
         repeats: How often the rows were divided.
         lines: Each way of answering by name, in the order of `TITLES`.
         together: The gain that decides whether a method's setting is kept: the mean over the traces that share it.
+        rows_together: The number of rows of these traces.
         shared_with: The names of the other traces that share the settings.
         beyond: AdaptVis less the best correction of label bias, and that correction's name; None without options.
         on_top: Logistic regression over all coefficients less that over the unsteered ones; None without options.
@@ -113,6 +114,7 @@ class Study:
     repeats: int
     lines: Mapping[str, Line]
     together: Mapping[str, Estimate]
+    rows_together: int
     shared_with: tuple[str, ...]
     beyond: tuple[str, Estimate] | None
     on_top: Estimate | None
@@ -204,6 +206,7 @@ def study(
                 repeats=repeats,
                 lines=lines,
                 together=together,
+                rows_together=sum(map(len, everything)),
                 shared_with=tuple(names[:place] + names[place + 1 :]),
                 beyond=beyond,
                 on_top=on_top,
