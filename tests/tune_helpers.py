@@ -13,10 +13,10 @@ OPTIONS = ("left", "right", "on", "under")
 ALPHAS = (1.0, 0.5, 2.0)
 
 
-def write_trace(path: Path, rows: Sequence[Row], **header: Any) -> Path:
+def write_trace(path: Path, rows: Sequence[Row], total: int | None = None, **header: Any) -> Path:
     values = {
         "task": "whatsup_toy_val",
-        "rows": len(rows),
+        "rows": total or len(rows),
         "scoring": "whatsup",
         "model": "some/model",
         "dtype": "float32",
@@ -34,7 +34,7 @@ def write_trace(path: Path, rows: Sequence[Row], **header: Any) -> Path:
 def simulated(
     sets: int = 40,
     evidence: Mapping[float, float] | None = None,
-    bias: Sequence[float] = (0, 0, 0, 0),
+    bias: Sequence[float] | float = 0,
     options: Sequence[str] = OPTIONS,
     seed: int = 0,
 ) -> list[Row]:

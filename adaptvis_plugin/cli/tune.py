@@ -60,12 +60,12 @@ def tune(
         from adaptvis_plugin.tuning.preset import write_preset
         from adaptvis_plugin.tuning.report import as_json, table, write_report
         from adaptvis_plugin.tuning.sentences import sentences
-        from adaptvis_plugin.tuning.tune import judge_traces, tune
+        from adaptvis_plugin.tuning.tune import judge_traces, study_all
 
-        together = judge_traces(read_traces(traces), objective, shared)
+        together = judge_traces(read_traces(traces), objective, shared, folds)
         with Progress(console=console, transient=True) as bars:
             running = bars.add_task("cross-validation", total=len(together) * folds * repeats)
-            studies = tune(together, folds, repeats, lambda: bars.advance(running))
+            studies = study_all(together, folds, repeats, lambda: bars.advance(running))
         out = Console()
         for study in studies:
             out.print(table(study))

@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from adaptvis_plugin.tuning.outcomes import FLOOR, Choice, Options, Outcomes, Rows
 
@@ -111,7 +112,8 @@ def fit_offsets(options: Options, rows: Rows) -> NDArray[np.float64]:
         value = -found[np.arange(len(labels)), labels].sum() + (offsets**2).sum() / 2
         return float(value), np.exp(found).sum(0) - said + offsets
 
-    fitted: NDArray[np.float64] = minimize(loss, np.zeros(len(options.names)), jac=True, method="L-BFGS-B").x
+    with threadpool_limits(1):  # more threads make these small problems many times slower
+        fitted: NDArray[np.float64] = minimize(loss, np.zeros(len(options.names)), jac=True, method="L-BFGS-B").x
     return fitted
 
 
@@ -131,7 +133,7 @@ def fit_regression(options: Options, rows: Rows, features: NDArray[np.float64]) 
         offsets[present] = 0.0
         return Linear(offsets, weights)
     model: Any = LogisticRegression(max_iter=1000)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # what it has reached by then is a fit all the same
         model.fit(features[rows], options.labels[rows])
     if len(present) == 2:  # scikit-learn gives the scores of the second label only

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from adaptvis_plugin.analysis.metrics import Metric
 from adaptvis_plugin.analysis.statistics import Estimate, Interval, estimate
@@ -47,21 +46,20 @@ def fit(outcomes: Sequence[Outcomes], rows: Sequence[Rows]) -> Fitted:
         outcomes: The traces.
         rows: For each trace the rows to choose by.
     """
-    with threadpool_limits(1):  # more threads make these small problems many times slower
-        every = surface(outcomes, rows)
-        settings = {"scalingvis": every.best(scaling_only=True), "adaptvis": every.best()}
-        choices = {"plain": [one.plain for one in outcomes]}
-        choices |= {name: [setting.choice(one) for one in outcomes] for name, setting in settings.items()}
-        if all(one.options for one in outcomes):
-            for name, control in CONTROLS.items():
-                choices[name] = [
-                    control.fit(one, one.options, part) for one, part in zip(outcomes, rows, strict=True) if one.options
-                ]
-            choices["steered_options"] = [
-                among_options(one, one.options, choice)
-                for one, choice in zip(outcomes, choices["adaptvis"], strict=True)
-                if one.options
+    every = surface(outcomes, rows)
+    settings = {"scalingvis": every.best(scaling_only=True), "adaptvis": every.best()}
+    choices = {"plain": [one.plain for one in outcomes]}
+    choices |= {name: [setting.choice(one) for one in outcomes] for name, setting in settings.items()}
+    if all(one.options for one in outcomes):
+        for name, control in CONTROLS.items():
+            choices[name] = [
+                control.fit(one, one.options, part) for one, part in zip(outcomes, rows, strict=True) if one.options
             ]
+        choices["steered_options"] = [
+            among_options(one, one.options, choice)
+            for one, choice in zip(outcomes, choices["adaptvis"], strict=True)
+            if one.options
+        ]
     return Fitted(settings, choices)
 
 
@@ -85,12 +83,9 @@ def hold_out(
 
     Args:
         outcomes: Traces that share their settings.
-        folds: How many parts the rows are divided into. Whole groups go into one part.
+        folds: How many parts the rows are divided into; see `check_folds`. Whole groups go into one part.
         repeats: How often they are divided anew.
         done: Called after each fit.
-
-    Raises:
-        TuneError: If a trace has fewer groups than folds.
     """
     settings: dict[str, list[Setting]] = {name: [] for name in STEERING}
     choices: dict[str, list[NDArray[np.intp]]] = {}
@@ -107,13 +102,21 @@ def hold_out(
     return HeldOut(settings, choices)
 
 
-def _splits(outcomes: Outcomes, folds: int, seed: int) -> Iterator[tuple[Rows, Rows]]:
+def check_folds(outcomes: Outcomes, folds: int) -> None:
+    """Check that a trace can be divided.
+
+    Raises:
+        TuneError: If it has fewer groups than folds.
+    """
     groups = outcomes.groups.max() + 1
     if groups < folds:
         raise TuneError(
             f"{outcomes.trace.path}: its {len(outcomes.groups)} rows form {groups} groups that must not be divided "
             f"(sets, or rows about one picture), too few for {folds} folds; use more rows, or fewer folds"
         )
+
+
+def _splits(outcomes: Outcomes, folds: int, seed: int) -> Iterator[tuple[Rows, Rows]]:
     divide = GroupKFold(folds, shuffle=True, random_state=seed)
     yield from divide.split(np.zeros(len(outcomes.groups)), groups=outcomes.groups)
 

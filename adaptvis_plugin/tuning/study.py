@@ -171,9 +171,6 @@ def study(
         folds: The number of folds.
         repeats: How often the rows are divided anew.
         done: Called after each fold.
-
-    Raises:
-        TuneError: If a trace has too few rows.
     """
     held = hold_out(outcomes, folds, repeats, done)
     everything = [np.arange(len(one.confidence)) for one in outcomes]
