@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
@@ -32,6 +32,7 @@ def value(metric: Metric, columns: Any, groups: Sequence[int], ids: dict[Group, 
     return float(metric.value(sums_by_group(metric, columns, groups, ids).sum(0)))
 
 
+@settings(deadline=None)  # the first example compiles the rules
 @given(st.data(), st.integers(1, 40), st.randoms(use_true_random=False))
 def test_whatsup_metrics_are_those_of_the_scoring(data: st.DataObject, count: int, random: Any) -> None:
     rows: list[dict[str, Any]] = [
@@ -63,6 +64,7 @@ def test_whatsup_metrics_are_those_of_the_scoring(data: st.DataObject, count: in
     }
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["Yes", "No"]), st.sampled_from(["Yes", "yes.", "No", "None", "?", ""])), min_size=1

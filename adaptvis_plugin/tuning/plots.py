@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from adaptvis_plugin.analysis.answers import RIGHT, WRONG
 from adaptvis_plugin.tuning.search import Setting
 from adaptvis_plugin.tuning.study import Study
 
-RIGHT, WRONG, PLAIN, CHOSEN, PUBLISHED = "#1b7837", "#b2182b", "#555555", "#2166ac", "#e08214"
+PLAIN, CHOSEN, PUBLISHED = "#555555", "#2166ac", "#e08214"
 
 
 def draw_surface(study: Study, path: Path) -> None:
@@ -68,7 +70,14 @@ def _draw_thresholds(axes: Axes, study: Study, best: Setting) -> None:
     published = study.lines.get("published_adaptvis")
     if published and published.setting and not study.shared_with:
         score = 100 * published.on_all_rows[study.outcomes.objective.name]
-        axes.plot(published.setting.threshold, score, "D", color=PUBLISHED, label=f"published: {published.setting}")
+        mark: dict[str, Any] = {
+            "markersize": 11,
+            "markerfacecolor": "none",
+            "markeredgewidth": 2,
+        }  # hollow: it may be the chosen one
+        axes.plot(
+            published.setting.threshold, score, "D", color=PUBLISHED, label=f"published: {published.setting}", **mark
+        )
     axes.axhline(100 * surface.values[0, 0, 0], color=PLAIN, linestyle="--", label="plain")
     if not study.shared_with:
         axes.axhline(100 * line.estimate.value, color=RIGHT, linestyle=":", label="AdaptVis, cross-validated")

@@ -21,6 +21,9 @@ from adaptvis_plugin.tuning.search import PLAIN, Setting
 from adaptvis_plugin.tuning.sentences import preset_description
 from adaptvis_plugin.tuning.study import Study
 
+CALIBRATED = "calibrated"
+"""The method that chooses among the options, if there is one of that name."""
+
 RECORDED_WITH = "llava-1.5-7b"
 """The preset of the recorded runs without a header: they were made with the authors' code, model and prompt."""
 
@@ -79,7 +82,7 @@ def write_preset(studies: Sequence[Study], path: Path) -> None:
     """Write a preset with the settings that are shown to help, and alpha 1 for the others."""
     header = studies[0].outcomes.trace.header
     content: dict[str, Any] = {
-        "description": preset_description(studies, date.today()),
+        "description": preset_description(studies, date.today(), CALIBRATED in METHODS),
         "pretrained": [header.model] if header else [],
         "prompt": header.prompt if header else "paper",
         "settings": {preset_task(study.outcomes.trace): _settings(study) for study in studies},
@@ -92,8 +95,8 @@ def write_preset(studies: Sequence[Study], path: Path) -> None:
 def _settings(study: Study) -> dict[str, dict[str, Any]]:
     scaling, adapt = (study.kept(name) or PLAIN for name in ("scalingvis", "adaptvis"))
     found: dict[str, dict[str, Any]] = {"scalingvis": {"alpha": scaling.alpha_low}, "adaptvis": adapt._asdict()}
-    if "calibrated" in METHODS and (calibrated := calibrated_settings(study)):
-        found["calibrated"] = calibrated
+    if CALIBRATED in METHODS and (calibrated := calibrated_settings(study)):
+        found[CALIBRATED] = calibrated
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,6 +23,10 @@ from adaptvis_plugin.tuning.study import Line, Study, beats
 
 IN_FILES_ONLY = ("precision", "recall", "authors_acc", "neither")
 """Metrics that the terminal has no room for."""
+
+
+GAIN = 4
+"""The column with the gain over the plain model."""
 
 
 def heading(study: Study) -> str:
@@ -48,7 +53,7 @@ def cells(study: Study) -> tuple[list[str], list[list[str]]]:
     others = [
         metric for metric in study.outcomes.metrics if metric is not objective and metric.name not in IN_FILES_ONLY
     ]
-    heads = ["method", "setting", "on all rows (optimistic)", "cross-validated", "gain over plain"]
+    heads = ["method", "setting", "all rows, optimistic", "cross-validated", "gain over plain"]
     rows = [
         [
             line.title,
@@ -60,13 +65,15 @@ def cells(study: Study) -> tuple[list[str], list[list[str]]]:
         ]
         for line in study.lines.values()
     ]
-    return [*heads, *(metric.name for metric in others)], rows
+    return [*heads, *(metric.name.removesuffix("_acc") for metric in others)], rows
 
 
 def table(study: Study) -> Table:
-    """Return the table for the terminal."""
+    """Return the table for the terminal, which has no room for the gains; the sentences tell those that decide."""
     heads, rows = cells(study)
-    found = Table(title=escape(heading(study)), caption=explanation(study), caption_justify="left")
+    for row in (heads, *rows):
+        del row[GAIN]
+    found = Table(title=escape(heading(study)), caption=explanation(study), caption_justify="left", box=SIMPLE)
     for place, head in enumerate(heads):
         found.add_column(head, justify="left" if place < 2 else "right", overflow="fold")
     last = {"adaptvis", [name for name in study.lines if name not in (*CONTROLS, "steered_options")][-1]}

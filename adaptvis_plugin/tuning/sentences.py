@@ -139,8 +139,14 @@ def _short(name: str, setting: Setting) -> str:
     return f"alpha {setting.alpha_low:g}" if name == "scalingvis" else str(setting)
 
 
-def preset_description(studies: Sequence[Study], day: date) -> str:
-    """Return where the settings of a preset come from."""
+def preset_description(studies: Sequence[Study], day: date, calibrated: bool) -> str:
+    """Return where the settings of a preset come from.
+
+    Args:
+        studies: What was found about each trace.
+        day: When.
+        calibrated: Whether the preset holds calibrations.
+    """
     each = []
     for study in studies:
         trace, objective = study.outcomes.trace, study.outcomes.objective
@@ -150,6 +156,9 @@ def preset_description(studies: Sequence[Study], day: date) -> str:
             + ("" if study.kept(name) else ", which does not beat it, so alpha stays 1")
             for name in STEERING
         )
+        if calibrated and study.calibration:
+            line = study.lines["batch" if study.calibration == "batch" else "regression"]
+            methods += f"; {line.title}, cross-validated {percent(line.estimate.value)}"
         partial = f" (partial: {trace.partial})" if trace.partial else ""
         each.append(
             f"{trace.path.name}, {len(trace.rows)} rows{partial}, {objective.name}: plain "
