@@ -85,7 +85,8 @@ def test_the_search_is_the_slow_loop(
         tmp_path_factory.mktemp("traces") / "t.jsonl", data.draw(any_rows(scoring)), task="t", scoring=scoring
     )
     (trace,) = read_traces([file])
-    found = surface([outcomes_of(trace, metric)], [all_rows(trace)])
+    one = outcomes_of(trace, metric)
+    found = surface([one], [all_rows(trace)])
     for (i, low), (j, high) in itertools.product(enumerate(found.alphas), repeat=2):
         for k, threshold in enumerate(found.thresholds):
             assert found.values[i, j, k] == pytest.approx(slow_score(trace, AdaptVis(low, high, threshold), metric))
@@ -97,6 +98,7 @@ def test_the_search_is_the_slow_loop(
     ]
     best = found.best()
     assert slow_score(trace, AdaptVis(*best), metric) == pytest.approx(found.values.max())
+    assert one.score(one.objective, best.choice(one)) == pytest.approx(found.values.max())
     assert found.values.max() >= max(every) - 1e-9
     scaling = found.best(scaling_only=True)
     assert scaling.alpha_low == scaling.alpha_high
