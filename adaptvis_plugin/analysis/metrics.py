@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +35,7 @@ class Metric:
         value: Maps sums of shape (..., number of columns) to values of shape (...), in 0..1.
         group: For pairs and sets: the first column is then 1 only if it is 1 in all rows of a complete group, is
             counted once per group, and the second column counts the rows.
+        higher_is_better: Whether it can be an aim.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Metric:
     columns: tuple[str, ...]
     value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     group: Group | None = None
+    higher_is_better: bool = True
 
 
 def _ratio(part: Any, whole: Any) -> Any:
@@ -48,9 +51,16 @@ def _ratio(part: Any, whole: Any) -> Any:
     return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=np.asarray(whole) != 0)
 
 
-def mean_of(column: str, title: str, name: str | None = None) -> Metric:
+def mean_of(column: str, title: str, name: str | None = None, higher_is_better: bool = True) -> Metric:
     """Return the mean of a column over the rows that have it."""
-    return Metric(name or column, title, (column, f"has {column}"), lambda sums: _ratio(sums[..., 0], sums[..., 1]))
+    columns = (column, f"has {column}")
+    return Metric(
+        name or column,
+        title,
+        columns,
+        lambda sums: _ratio(sums[..., 0], sums[..., 1]),
+        higher_is_better=higher_is_better,
+    )
 
 
 def _of_groups(name: str, title: str, group: Group) -> Metric:
@@ -87,7 +97,7 @@ VSR = (
     Metric("standard_f1", "F1", ("true positive", "said yes", "is yes"), _standard_f1),
     mean_of("authors", "accuracy, authors' rule", "authors_acc"),
     Metric("authors_f1", "F1, authors' definition", ("authors yes", "is yes", "authors no", "is no"), _authors_f1),
-    mean_of("neither", "neither yes nor no", "neither"),
+    mean_of("neither", "neither yes nor no", higher_is_better=False),
 )
 
 
@@ -133,10 +143,11 @@ def judge(
     if scoring == "vsr":
         rows = [{"answer": gold, "generation": answer} for gold, answer in zip(golds, answers, strict=True)]
         truth = _floats(vsr.is_true(gold) for gold in golds)
-        said = [vsr.yes_or_no(answer) for answer in answers]
+        read = cache(vsr.yes_or_no)  # most answers occur in many rows, and reading one is slow
+        said = [read(answer) for answer in answers]
         yes, authors = _floats(one is True for one in said), _floats(map(vsr.is_correct_authors, rows))
         columns |= {
-            "correct": _floats(map(vsr.is_correct, rows)),
+            "correct": _floats(one is bool(true) for one, true in zip(said, truth, strict=True)),
             "authors": authors,
             "neither": _floats(one is None for one in said),
             "said yes": yes,
@@ -147,9 +158,11 @@ def judge(
             "authors no": authors * (1 - truth),
         }
     elif scoring == "whatsup":
-        each = list(zip(answers, golds, options, strict=True))
-        columns["correct"] = _floats(matches(answer, gold) for answer, gold, _ in each)
-        columns["strict"] = _floats(matches(answer, gold, "strict", offered) for answer, gold, offered in each)
+        judged = cache(matches)  # as above
+        offers = [None if offered is None else tuple(offered) for offered in options]
+        each = list(zip(answers, golds, offers, strict=True))
+        columns["correct"] = _floats(judged(answer, gold) for answer, gold, _ in each)
+        columns["strict"] = _floats(judged(answer, gold, "strict", offered) for answer, gold, offered in each)
     else:
         for name in dict.fromkeys(name for numbers in recorded for name in numbers):
             columns[name] = np.array([np.nan if (v := row.get(name)) is None else v for row in recorded], float)
@@ -159,7 +172,7 @@ def judge(
 
 
 def sums_by_group(
-    metric: Metric, columns: Columns, groups: Sequence[Any], ids: Mapping[Group, Sequence[int | None]]
+    metric: Metric, columns: Columns, groups: Sequence[Any] | NDArray[Any], ids: Mapping[Group, Sequence[int | None]]
 ) -> NDArray[np.float64]:
     """Return a metric's columns summed over each group of rows that belong together, shape (groups, columns).
 
@@ -189,15 +202,27 @@ def whole_groups_right(correct: NDArray[np.float64], ids: Sequence[int | None], 
     Returns:
         Shape (..., rows).
     """
-    members: dict[int, list[int]] = {}
-    for row, one in enumerate(ids):
-        if one is not None:
-            members.setdefault(one, []).append(row)
-    whole = np.array([rows for rows in members.values() if len(rows) == whatsup.GROUP_SIZES[group]], int)
+    whole = complete(ids, group)
     found = np.zeros_like(correct)
     if len(whole):
         found[..., whole[:, -1]] = correct[..., whole].min(-1)
     return found
+
+
+def complete(ids: Sequence[int | None], group: Group) -> NDArray[np.intp]:
+    """Return the rows of each complete pair or set, shape (groups, 2 or 4).
+
+    Raises:
+        ValueError: If a group has more rows than a pair or a set can have.
+    """
+    members: dict[int, list[int]] = {}
+    for row, one in enumerate(ids):
+        if one is not None:
+            members.setdefault(one, []).append(row)
+    size = whatsup.GROUP_SIZES[group]
+    if (most := max(map(len, members.values()), default=0)) > size:
+        raise ValueError(f"a {group} is shared by {most} rows, and at most {size} pictures share one")
+    return np.array([rows for rows in members.values() if len(rows) == size], np.intp).reshape(-1, size)
 
 
 def _floats(values: Any) -> NDArray[np.float64]:

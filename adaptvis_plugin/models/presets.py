@@ -58,7 +58,7 @@ class Preset(BaseModel):
 
     def values(self, task: str, method: str) -> Values:
         """Return the hyper-parameters of a method for a task; empty if the preset has none."""
-        return dict(self.settings.get(_without_split(task), {}).get(method, {}))
+        return dict(self.settings.get(without_split(task), {}).get(method, {}))
 
 
 def load_preset(name: str | Path) -> Preset:
@@ -113,7 +113,7 @@ def choose_method(name: str, task: str, preset: Preset | None, overrides: Values
         source = f"the preset has only {', '.join(own)}" if own else source
         mapping = lacking in only_in_presets(name)
         tasks = [other for other, methods in preset.settings.items() if name in methods] if preset and not own else []
-        near = difflib.get_close_matches(_without_split(task), tasks, 1, ALIKE)
+        near = difflib.get_close_matches(without_split(task), tasks, 1, ALIKE)
         raise ValueError(
             f"{name} on task {task!r}: {source} for it, so give "
             + (f"a preset=NAME that has {lacking}" if mapping else f"{lacking} (or another preset=NAME)")
@@ -122,7 +122,7 @@ def choose_method(name: str, task: str, preset: Preset | None, overrides: Values
     return build_method(name, values)
 
 
-def _without_split(task: str) -> str:
+def without_split(task: str) -> str:
     """Return the name under which a preset has a task."""
     return task.removesuffix("_val").removesuffix("_test")
 
@@ -137,7 +137,7 @@ def _check_task(task: str) -> None:
         ValueError: If it is the name of a split, or VLMEvalKit's name for a task of this plugin.
     """
     tasks = {data_set.vlmevalkit: data_set.task for data_set in data_sets().values()}
-    right = tasks.get(task) or _without_split(task)
+    right = tasks.get(task) or without_split(task)
     if right != task:
         raise ValueError(f"settings.{task}: this key is never looked up; write {right}, which covers its splits")
     if task not in tasks.values() and (near := difflib.get_close_matches(task.casefold(), tasks.values(), 1, ALIKE)):

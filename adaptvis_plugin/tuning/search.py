@@ -1,0 +1,145 @@
+"""Every setting of ScalingVis and AdaptVis over the recorded coefficients, scored at once.
+
+A threshold splits the rows by confidence, so the sums that a metric is computed from are cumulative sums over the
+rows in the order of their confidence. All pairs of coefficients and all thresholds that split the rows differently are
+then a few additions of arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptvis_plugin.analysis.metrics import complete
+from adaptvis_plugin.tuning.outcomes import Choice, Outcomes, Rows
+
+_DIGITS = 12
+"""Scores that agree to so many digits are equal."""
+
+
+class Setting(NamedTuple):
+    """A setting of AdaptVis. One of ScalingVis has its coefficient twice."""
+
+    alpha_low: float
+    alpha_high: float
+    threshold: float
+
+    def __str__(self) -> str:
+        """Return it as the tables show it."""
+        return f"{self.alpha_low:g} / {self.alpha_high:g} / {self.threshold:g}"
+
+    def choice(self, outcomes: Outcomes) -> Choice:
+        """Return which answer each row gets, by AdaptVis's rule."""
+        low, high = (outcomes.alphas.index(alpha) for alpha in (self.alpha_low, self.alpha_high))
+        return np.where(outcomes.rounded < self.threshold, low, high)
+
+
+PLAIN = Setting(1.0, 1.0, 0.0)
+"""The setting that steers no row."""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The objective of every setting.
+
+    Attributes:
+        alphas: The coefficients.
+        thresholds: One for each way in which a threshold can split the rows, as short numbers.
+        values: The objective, shape (alpha_low, alpha_high, thresholds).
+        steered: How many rows get another coefficient than 1, in the same shape.
+    """
+
+    alphas: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    values: NDArray[np.float64]
+    steered: NDArray[np.int64]
+
+    def best(self, scaling_only: bool = False) -> Setting:
+        """Return the best setting. Of equal ones, the one nearest to the plain model.
+
+        That is, in this order: the fewest rows steered; the coefficients nearest to 1 (by their logarithms);
+        alpha_low not above alpha_high; the lowest threshold.
+
+        Args:
+            scaling_only: Whether to choose among ScalingVis's settings: one coefficient for every row.
+        """
+        low, high, split = np.indices(self.values.shape)
+        with np.errstate(divide="ignore"):
+            distance = np.abs(np.log(self.alphas))
+        alphas = np.array(self.alphas)
+        keys = (split, alphas[low] > alphas[high], distance[low] + distance[high], self.steered)
+        kept = np.flatnonzero((low == high) & (split == 0)) if scaling_only else np.arange(self.values.size)
+        values = np.round(self.values, _DIGITS).ravel()[kept]
+        order = np.lexsort((*(key.ravel()[kept] for key in keys), -values))
+        i, j, k = np.unravel_index(kept[order[0]], self.values.shape)
+        return Setting(self.alphas[i], self.alphas[j], self.thresholds[k])
+
+
+def surface(outcomes: Sequence[Outcomes], rows: Sequence[Rows], rounded: bool = True) -> Surface:
+    """Score every setting on some rows.
+
+    Args:
+        outcomes: Traces with the same coefficients; the objective is averaged over them.
+        rows: For each trace the rows.
+        rounded: Whether the confidence is rounded to two decimals first, as AdaptVis does.
+    """
+    confidences = [(one.rounded if rounded else one.confidence)[part] for one, part in zip(outcomes, rows, strict=True)]
+    levels = np.unique(np.concatenate(confidences))
+    thresholds = [0.0, *(short_number(*pair) for pair in pairwise(levels))]
+    if levels[-1] < 1:
+        thresholds.append(1.0)
+    alphas, splits = outcomes[0].alphas, len(thresholds)
+    steers = (np.array(alphas) != 1).astype(int)
+    shape = (len(alphas), len(alphas), splits)
+    values, steered = np.zeros(shape), np.zeros(shape, int)
+    for one, part, confidence in zip(outcomes, rows, confidences, strict=True):
+        # Split k smooths the rows whose level is below k.
+        level = np.searchsorted(levels, confidence)
+        values += _values(one, part, level, splits) / len(outcomes)
+        below = np.searchsorted(np.sort(level), np.arange(splits))
+        steered += steers[:, None, None] * below + steers[None, :, None] * (len(part) - below)
+    return Surface(alphas, tuple(thresholds), values, steered)
+
+
+def _values(outcomes: Outcomes, rows: Rows, level: NDArray[np.intp], splits: int) -> NDArray[np.float64]:
+    metric, count = outcomes.objective, len(outcomes.alphas)
+    tables = np.nan_to_num([outcomes.columns[name][:count, rows] for name in metric.columns])
+    below = np.zeros((len(tables), count, splits + 1))
+    for column, table in enumerate(tables):
+        for alpha, worth in enumerate(table):
+            below[column, alpha, 1:] = np.bincount(level, worth, splits).cumsum()[:splits]
+    total = tables.sum(-1)
+    below = below[..., :splits]
+    sums = below[:, :, None] + (total[..., None] - below)[:, None]
+    if metric.group is not None:
+        sums[0] = _groups_right(tables[0], outcomes, rows, level, splits)
+    return metric.value(np.moveaxis(sums, 0, -1))
+
+
+def _groups_right(
+    correct: NDArray[np.float64], outcomes: Outcomes, rows: Rows, level: NDArray[np.intp], splits: int
+) -> NDArray[np.float64]:
+    """Count the pairs or sets that are right: those whose smoothed rows are, and whose sharpened rows are."""
+    assert outcomes.objective.group is not None
+    ids = outcomes.ids[outcomes.objective.group]
+    members = complete([ids[row] for row in rows], outcomes.objective.group)
+    smoothed = (level[members] < np.arange(splits)[:, None, None])[:, None]  # (splits, 1, groups, members)
+    right = (correct[:, members] > 0)[None]  # (1, alphas, groups, members)
+    low, high = (right | ~smoothed).all(-1), (right | smoothed).all(-1)
+    return np.moveaxis(low.astype(float) @ np.swapaxes(high, 1, 2).astype(float), 0, -1)
+
+
+def short_number(above: float, upto: float) -> float:
+    """Return the shortest decimal number in (above, upto]; of several as short, the one nearest to the middle."""
+    middle = (above + upto) / 2
+    for digits in range(1, 17):
+        near = {round(turn(middle * 10**digits) / 10**digits, digits) for turn in (math.floor, math.ceil)}
+        if inside := [number for number in near if above < number <= upto]:
+            return float(min(inside, key=lambda number: (abs(number - middle), number)))
+    return float(upto)

@@ -1,0 +1,279 @@
+"""Everything that is found about a trace: each way of answering on all rows, and on rows that it was not chosen on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from statsmodels.stats.power import TTestPower
+
+from adaptvis_plugin.analysis.statistics import LEVEL, Estimate
+from adaptvis_plugin.tuning.controls import CONTROLS, among_options
+from adaptvis_plugin.tuning.folds import STEERING, Fitted, HeldOut, fit, hold_out, mean_over_repeats, mean_over_traces
+from adaptvis_plugin.tuning.outcomes import Choice, Outcomes
+from adaptvis_plugin.tuning.search import Setting, Surface, surface
+
+POWER = 0.8
+"""The probability with which an effect is to be found, for the number of rows that this takes."""
+
+TITLES = {
+    "plain": "plain",
+    "scalingvis": "ScalingVis",
+    "adaptvis": "AdaptVis",
+    "published_scalingvis": "ScalingVis, published",
+    "published_adaptvis": "AdaptVis, published",
+    **{name: control.title for name, control in CONTROLS.items()},
+    "steered_options": "choice among the options, AdaptVis",
+}
+"""What every way of answering is called, in the order of the tables."""
+
+CORRECTIONS = tuple(name for name, control in CONTROLS.items() if control.corrects_bias)
+"""The controls that correct label bias without steering."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One way of answering.
+
+    Attributes:
+        name: Its name, a key of `TITLES`.
+        setting: Its setting, if it is a method's.
+        on_all_rows: Each metric on all rows, fitted to the same rows: optimistic where something was chosen.
+        held_out: Each metric of the answers to rows that the choice did not see, averaged over the repetitions.
+        estimate: The objective of these, with its interval.
+        gain: The difference of the objective to the plain model on the same rows; None for the plain model itself.
+        chosen: How often each setting was chosen over the folds, most often first.
+    """
+
+    name: str
+    setting: Setting | None
+    on_all_rows: Mapping[str, float]
+    held_out: Mapping[str, float]
+    estimate: Estimate
+    gain: Estimate | None
+    chosen: Mapping[Setting, int]
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        return TITLES[self.name]
+
+    @property
+    def setting_text(self) -> str:
+        """Its setting as the tables show it."""
+        if self.setting is None:
+            return ""
+        return f"{self.setting.alpha_low:g}" if self.name.endswith("scalingvis") else str(self.setting)
+
+
+class FormChange(NamedTuple):
+    """What a setting does to the form of the answers.
+
+    Attributes:
+        setting: The setting.
+        rows: How many answers change from one word to a sentence.
+        before: The objective of these rows without steering; a plain mean over rows.
+        after: The same with steering.
+        first_token: The same for the choice among the options under that steering; None without options.
+    """
+
+    setting: Setting
+    rows: int
+    before: float
+    after: float
+    first_token: float | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is found about a trace.
+
+    Attributes:
+        outcomes: The trace, judged.
+        folds: The number of folds.
+        repeats: How often the rows were divided.
+        lines: Each way of answering by name, in the order of `TITLES`.
+        together: The gain that decides whether a method's setting is kept: the mean over the traces that share it.
+        rows_together: The number of rows of these traces.
+        shared_with: The names of the other traces that share the settings.
+        beyond: AdaptVis less the best correction of label bias, and that correction's name; None without options.
+        on_top: Logistic regression over all coefficients less that over the unsteered ones; None without options.
+        calibration: The calibration to use: `fitted` if it is shown to be better than `batch`; None without options.
+        forms: What the chosen and the published setting do to the form of the answers.
+        surface: The objective of every setting on all rows; of shared settings the mean over the traces.
+        unrounded: The best setting if the confidence were not rounded, and its objective.
+        missing: Published settings whose coefficients were not recorded.
+    """
+
+    outcomes: Outcomes
+    folds: int
+    repeats: int
+    lines: Mapping[str, Line]
+    together: Mapping[str, Estimate]
+    rows_together: int
+    shared_with: tuple[str, ...]
+    beyond: tuple[str, Estimate] | None
+    on_top: Estimate | None
+    calibration: str | None
+    forms: tuple[FormChange, ...]
+    surface: Surface
+    unrounded: tuple[Setting, float]
+    missing: Mapping[str, Setting]
+
+    def kept(self, name: str) -> Setting | None:
+        """Return a method's setting if its estimate beats the plain model; else None."""
+        return self.lines[name].setting if beats(self.together[name]) else None
+
+
+def beats(gain: Estimate) -> bool:
+    """Return whether a gain is shown: its interval lies above 0."""
+    return gain.interval.low > 0
+
+
+def rows_needed(gain: Estimate, rows: int) -> int | None:
+    """Return with how many rows a gain would be shown.
+
+    That is the number of rows with which a paired t test at the level of the intervals finds it with a probability of
+    `POWER`, if the differences scatter as here.
+
+    Args:
+        gain: The gain over the given rows.
+        rows: Their number.
+
+    Returns:
+        The number, to two digits; None if the gain is not above 0, which no number of rows would show.
+    """
+    if gain.value <= 0 or not np.isfinite(gain.error):
+        return None
+    if gain.error == 0:
+        return 2
+    scatter = gain.error * np.sqrt(rows)  # of one row; that rows of a group are alike is in it
+    needed = TTestPower().solve_power(gain.value / scatter, alpha=1 - LEVEL, power=POWER, alternative="two-sided")
+    return max(2, int(float(f"{np.ceil(np.squeeze(needed)):.2g}")))
+
+
+def study(
+    outcomes: Sequence[Outcomes],
+    published: Sequence[Mapping[str, Setting]],
+    folds: int,
+    repeats: int,
+    done: Callable[[], None] = lambda: None,
+) -> list[Study]:
+    """Study traces that share their settings; one trace alone is the usual case.
+
+    Args:
+        outcomes: The traces, with the same coefficients and the same objective.
+        published: For each trace the settings that somebody published for its model and task, by method.
+        folds: The number of folds.
+        repeats: How often the rows are divided anew.
+        done: Called after each fold.
+    """
+    held = hold_out(outcomes, folds, repeats, done)
+    everything = [np.arange(len(one.confidence)) for one in outcomes]
+    fitted = fit(outcomes, everything)
+    every = surface(outcomes, everything)
+    unrounded = surface(outcomes, everything, rounded=False)
+    objective = outcomes[0].objective
+    together = {
+        name: mean_over_traces(
+            [
+                mean_over_repeats(one, objective, answers) - mean_over_repeats(one, objective, one.plain[None])
+                for one, answers in zip(outcomes, held.choices[name], strict=True)
+            ]
+        ).estimate()
+        for name in STEERING
+    }
+    names = [one.trace.name for one in outcomes]
+    found = []
+    for place, (one, known) in enumerate(zip(outcomes, published, strict=True)):
+        recorded = {name: setting for name, setting in known.items() if {*setting[:2]} <= {*one.alphas}}
+        lines = _lines(one, place, fitted, held, recorded)
+        beyond, on_top, calibration = _beyond_bias(
+            one, {name: each[place] for name, each in held.choices.items()}, lines
+        )
+        settings = {fitted.settings["adaptvis"], recorded.get("adaptvis", fitted.settings["adaptvis"])}
+        found.append(
+            Study(
+                outcomes=one,
+                folds=folds,
+                repeats=repeats,
+                lines=lines,
+                together=together,
+                rows_together=sum(map(len, everything)),
+                shared_with=tuple(names[:place] + names[place + 1 :]),
+                beyond=beyond,
+                on_top=on_top,
+                calibration=calibration,
+                forms=tuple(form_change(one, setting) for setting in sorted(settings)),
+                surface=every,
+                unrounded=(unrounded.best(), float(unrounded.values.max())),
+                missing={name: setting for name, setting in known.items() if name not in recorded},
+            )
+        )
+    return found
+
+
+def _lines(
+    one: Outcomes, place: int, fitted: Fitted, held: HeldOut, published: Mapping[str, Setting]
+) -> dict[str, Line]:
+    plain = mean_over_repeats(one, one.objective, one.plain[None])
+
+    def line(name: str, choice: Choice, answers: NDArray[np.intp], setting: Setting | None) -> Line:
+        sums = mean_over_repeats(one, one.objective, answers)
+        return Line(
+            name=name,
+            setting=setting,
+            on_all_rows={metric.name: one.score(metric, choice) for metric in one.metrics},
+            held_out={
+                metric.name: float(np.mean([one.score(metric, answer) for answer in answers])) for metric in one.metrics
+            },
+            estimate=sums.estimate(),
+            gain=None if name == "plain" else (sums - plain).estimate(),
+            chosen=dict(Counter(held.settings.get(name, ())).most_common()),
+        )
+
+    lines = {
+        name: line(name, each[place], held.choices[name][place], fitted.settings.get(name))
+        for name, each in fitted.choices.items()
+    }
+    for method, setting in published.items():  # nothing is chosen on these rows, so all of them are held out
+        name, choice = f"published_{method}", setting.choice(one)
+        lines[name] = line(name, choice, choice[None], setting)
+    return {name: lines[name] for name in TITLES if name in lines}
+
+
+def _beyond_bias(
+    one: Outcomes, held: Mapping[str, NDArray[np.intp]], lines: Mapping[str, Line]
+) -> tuple[tuple[str, Estimate] | None, Estimate | None, str | None]:
+    if one.options is None:
+        return None, None, None
+
+    def difference(first: str, second: str) -> Estimate:
+        sums = [mean_over_repeats(one, one.objective, held[name]) for name in (first, second)]
+        return (sums[0] - sums[1]).estimate()
+
+    best = max(CORRECTIONS, key=lambda name: lines[name].estimate.value)
+    calibration = "fitted" if beats(difference("regression", "batch")) else "batch"
+    return (best, difference("adaptvis", best)), difference("regression_all", "regression"), calibration
+
+
+def form_change(one: Outcomes, setting: Setting) -> FormChange:
+    """Count the answers that a setting changes from one word to a sentence, and score them."""
+    choice = setting.choice(one)
+    changed = np.array(
+        [
+            len(row.generations[1.0].split()) == 1 and len(row.generations[one.alphas[taken]].split()) > 2
+            for row, taken in zip(one.trace.rows, choice, strict=True)
+        ]
+    )
+    column = one.columns.get("correct", one.columns[one.objective.columns[0]])
+
+    def mean(answers: Choice) -> float:
+        return float(column[answers, np.arange(len(answers))][changed].mean()) if changed.any() else np.nan
+
+    options = None if one.options is None else mean(among_options(one, one.options, choice))
+    return FormChange(setting, int(changed.sum()), mean(one.plain), mean(choice), options)

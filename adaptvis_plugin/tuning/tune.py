@@ -1,0 +1,63 @@
+"""From traces to studies: each trace for itself, or all of them with one setting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from adaptvis_plugin.traces import Trace
+from adaptvis_plugin.tuning.folds import check_folds
+from adaptvis_plugin.tuning.outcomes import Outcomes, TuneError, outcomes_of
+from adaptvis_plugin.tuning.preset import check_together, published_settings
+from adaptvis_plugin.tuning.study import Study, study
+
+
+def judge_traces(traces: Sequence[Trace], objective: str | None, shared: bool, folds: int) -> list[list[Outcomes]]:
+    """Judge the answers of traces, and put together those that share a setting.
+
+    Args:
+        traces: Sweeps of one model.
+        objective: The metric to choose by; None for the first of each task.
+        shared: Whether all traces get one setting.
+        folds: Into how many parts they are to be divided.
+
+    Raises:
+        TuneError: If they cannot be tuned on.
+    """
+    check_together(traces)
+    together = [_sharing(traces, objective)] if shared else [[outcomes_of(trace, objective)] for trace in traces]
+    for outcomes in together:
+        for one in outcomes:
+            check_folds(one, folds)
+    return together
+
+
+def _sharing(traces: Sequence[Trace], objective: str | None) -> list[Outcomes]:
+    alphas = [alpha for alpha in traces[0].alphas if all(alpha in trace.alphas for trace in traces)]
+    if len(alphas) < 2:
+        raise TuneError("--shared: the traces have no coefficient but 1 in common; sweep all tasks over the same ones")
+    outcomes = [outcomes_of(trace, objective, alphas) for trace in traces]
+    for one in outcomes:
+        if one.objective.name != outcomes[0].objective.name:
+            raise TuneError(
+                f"--shared: {outcomes[0].trace.name} is scored by {outcomes[0].objective.name} and {one.trace.name} by "
+                f"{one.objective.name}, which cannot be averaged; tune them without --shared"
+            )
+    return outcomes
+
+
+def study_all(
+    together: Sequence[Sequence[Outcomes]], folds: int, repeats: int, done: Callable[[], None] = lambda: None
+) -> list[Study]:
+    """Study every trace.
+
+    Args:
+        together: See `judge_traces`.
+        folds: The number of parts.
+        repeats: How often the rows are divided anew.
+        done: Called after each fold of each set of traces.
+    """
+    return [
+        one
+        for outcomes in together
+        for one in study(outcomes, [published_settings(each.trace) for each in outcomes], folds, repeats, done)
+    ]
