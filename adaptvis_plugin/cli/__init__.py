@@ -4,7 +4,7 @@ from importlib import import_module
 
 import typer
 
-COMMANDS = ("demo", "tasks", "data", "vlmeval")
+COMMANDS = ("demo", "tasks", "data", "vlmeval", "compare", "leaderboard")
 """The modules, in the order of the help."""
 
 app = typer.Typer(no_args_is_help=True)
