@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions
@@ -39,3 +40,9 @@ def browser(profile: Path, width: int = 1280, height: int = 900) -> Iterator[Chr
         yield driver
     finally:
         driver.quit()
+
+
+def console(driver: Chrome) -> list[str]:
+    """Return what the page has logged since the last call: errors of scripts and refusals of its policy."""
+    entries: list[dict[str, Any]] = driver.get_log("browser")  # type: ignore[no-untyped-call]
+    return [str(entry["message"]) for entry in entries]

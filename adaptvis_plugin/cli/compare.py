@@ -57,7 +57,7 @@ def compare(
     from adaptvis_plugin.comparison.tables import terminal
     from adaptvis_plugin.traces import TraceError
 
-    console = Console()
+    console = Console(emoji=False)
     with reported(ComparisonError, TraceError, OSError):
         read, notes = read_runs(runs, [Setting.parse(text) for text in setting or ()], preset)
         compared = sections(read, baseline, common)

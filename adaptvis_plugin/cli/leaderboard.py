@@ -42,7 +42,7 @@ def leaderboard(
             table.add_column(escape(head), justify="left" if 0 < place < 5 else "right", overflow="fold")
         for row in board.text_rows():
             table.add_row(*map(escape, row))
-        Console().print(table)
+        Console(emoji=False).print(table)
         for line in board.left_out():
             typer.echo(f"not in the table: {line}")
         if output:

@@ -25,7 +25,7 @@ from adaptvis_plugin.comparison.figures import (
     SectionFigures,
     Value,
 )
-from adaptvis_plugin.comparison.runs import Run
+from adaptvis_plugin.comparison.runs import ComparisonError, Run
 from adaptvis_plugin.scoring.whatsup import Group
 
 
@@ -95,8 +95,13 @@ def _judge(part: Section, run: Run, options: Sequence[str]) -> _Judged:
     rows, asked = run.rows, part.asked
     scores = [one or {} for one in rows["scores"]]
     columns = judge(part.scoring, rows["answer"].tolist(), asked["gold"].tolist(), asked["options"].tolist(), scores)
-    first = next(iter(metric.columns[0] for metric in metrics_of(part.scoring, list(scores[0]))), None)
-    right = columns[first] if first in columns else np.full(len(rows), np.nan)
+    metrics = metrics_of(part.scoring, list(scores[0]))
+    if not metrics:
+        raise ComparisonError(
+            f"{part.task}: {run.name} ({run.source}) has answers but no number for each of them, so there is nothing "
+            "to compare; the task must score its rows one by one"
+        )
+    right = columns[metrics[0].columns[0]]
     found = rows[["answer", "confidence", "alpha", "chances"]].assign(
         right=right, form=[form_of(answer) for answer in rows["answer"]]
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from adaptvis_plugin.analysis.metrics import Scoring
 from adaptvis_plugin.comparison.runs import ComparisonError, Run, described, frame
 from adaptvis_plugin.comparison.sources.facts import table_name, table_rows, whole_task
 from adaptvis_plugin.traces import Row, Trace, read_traces
@@ -36,16 +37,16 @@ class Setting:
 
         method, _, values = text.partition(":")
         if method not in METHODS:
-            raise ComparisonError(f"--setting {text}: {method!r} is not a method; write one of {', '.join(METHODS)}")
+            raise ComparisonError(f"--setting {text!r}: {method!r} is not a method; write one of {', '.join(METHODS)}")
         names = hyper_parameters(method)
         given = [parse_value(value) for value in values.split("/")] if values else []
         if len(given) != len(names):
             form = f"{method}:{'/'.join(names)}".removesuffix(":")
-            raise ComparisonError(f"--setting {text}: write {form}, for example adaptvis:0.5/1.5/0.4")
+            raise ComparisonError(f"--setting {text!r}: write {form}, for example adaptvis:0.5/1.5/0.4")
         try:
             build_method(method, found := dict(zip(names, given, strict=True)))
         except ValueError as error:
-            raise ComparisonError(f"--setting {text}: {error}") from error
+            raise ComparisonError(f"--setting {text!r}: {error}") from error
         return cls(method, found)
 
 
@@ -130,7 +131,7 @@ def _run(trace: Trace, method: str, settings: Mapping[str, Any], alphas: Sequenc
         framework="trace",
         task=trace.name,
         numbering=whole_task(trace.name)[0] if table else None,
-        scoring=trace.scoring,
+        scoring=cast("Scoring | None", trace.scoring),
         model=header.model if header else "recorded model",
         rows=frame(map(_row, ids, trace.rows, alphas), trace.path),
         method=method,

@@ -33,7 +33,8 @@ def read_status(path: Path) -> list[Run]:
     model, known = content.get("model_name"), content.get("datasets")
     if not isinstance(model, str) or not isinstance(known, dict):
         raise ComparisonError(f"{path} names no model and no data sets, so it is not a file of VLMEvalKit")
-    runs = [read_run(path.parent, model, data) for data in known if _answers(path.parent, model, data)]
+    found = {data: _answers(path.parent, model, data) for data in known}
+    runs = [_read(answers, model, data) for data, answers in found.items() if answers]
     if not runs:
         raise ComparisonError(f"{path.parent} holds no answers of {model}: its run failed or has only begun")
     return runs
@@ -45,26 +46,23 @@ def read_file(path: Path) -> Run:
     Raises:
         ComparisonError: If it is not usable.
     """
-    stem = path.name.removesuffix(TRACE) if path.name.endswith(TRACE) else path.stem
+    traced = path.name.endswith(TRACE)
+    stem = path.name.removesuffix(TRACE) if traced else path.stem
     model = next((model for model in (path.parent.name, path.parent.parent.name) if stem.startswith(f"{model}_")), "")
     data = next((name for name in own_data_sets() if stem.endswith(f"_{name}")), stem.removeprefix(f"{model}_"))
-    return read_run(path.parent, stem.removesuffix(f"_{data}"), data)
+    model = stem.removesuffix(f"_{data}")
+    return _read((_answers(path.parent, model, data) if traced else None) or path, model, data)
 
 
-def read_run(folder: Path, model: str, data: str) -> Run:
+def _read(answers: Path, model: str, data: str) -> Run:
     """Return the run of a model on a data set.
 
     Args:
-        folder: The folder with the predictions. This package's traces are in it or in the one above.
+        answers: The predictions or, if there are none yet, this package's trace.
         model: The model's name.
         data: The data set's name.
-
-    Raises:
-        ComparisonError: If it is not usable.
     """
-    answers = _answers(folder, model, data)
-    if answers is None:
-        raise ComparisonError(f"{folder} holds no answers of {model} on {data}")
+    folder = answers.parent
     traced = _beside(folder, f"{model}_{data}{TRACE}")
     settings_file = _beside(folder, f"{model}_{data}{SETTINGS}")
     settings = read_json(settings_file) if settings_file else {}
@@ -120,7 +118,7 @@ def _rows(
         elif predicted is not None:
             yield row | _asked(said)
         elif table is not None and int(index) < len(table):
-            yield row | {name: value for name, value in table[int(index)].items() if name != "split"}
+            yield row | {name: value for name, value in table[int(index)].items() if name not in ("split", "image")}
 
 
 def _asked(said: Mapping[str, str]) -> dict[str, Any]:
