@@ -15,7 +15,7 @@ from adaptvis_plugin.comparison.sources.facts import table_rows
 ASKED = ("question", "gold", "relation", "options", "set_id", "pair_id", "image")
 """The columns of `Run.rows` that belong to the question and not to the answer."""
 
-_FRAME = re.compile(r"<image>|\bUSER:|\bASSISTANT:|\s", re.IGNORECASE)
+_FRAME = re.compile(r"<image>|\bUSER:|\bASSISTANT:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -146,13 +146,18 @@ def _check_asked(task: str, one: Run, other: Run) -> None:
         for column, first, second in zip(columns, mine[1:], theirs[1:], strict=True):
             if first is None or second is None:
                 continue
-            a, b = _FRAME.sub("", str(first)).lower(), _FRAME.sub("", str(second)).lower()
+            a, b = ("".join(bare(text).lower().split()) for text in (first, second))
             # A trace may hold the whole prompt of a model, and a spreadsheet changes spaces.
             if a != b and not (column == "question" and a and b and (a in b or b in a)):
                 raise ComparisonError(
                     f"{task}, row {mine[0]}: the {column} is {str(first)[:80]!r} in {one.name} and "
                     f"{str(second)[:80]!r} in {other.name}; they were run on different data and cannot be compared"
                 )
+
+
+def bare(question: object) -> str:
+    """Return a question without what the paper's prompt puts around it."""
+    return _FRAME.sub("", str(question)).strip()
 
 
 def _differences(runs: Sequence[Run]) -> list[str]:

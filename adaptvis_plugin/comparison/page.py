@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from adaptvis_plugin.comparison.checks import bare
 from adaptvis_plugin.comparison.figures import RunFigures, SectionFigures
 from adaptvis_plugin.comparison.pictures import Pictures
 from adaptvis_plugin.comparison.plots import draw, inline_svg
@@ -39,6 +40,7 @@ def page(parts: Sequence[SectionFigures], notes: Sequence[str], images: int) -> 
         loader=PackageLoader("adaptvis_plugin.comparison"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.policies["json.dumps_kwargs"] = {}  # options stay in their order
     script, style = (_source(environment, name) for name in ("report.js", "report.css"))
     tasks, data, left = [], [], images
     for place, part in enumerate(parts):
@@ -120,7 +122,7 @@ def _card(
     return {
         "id": row,
         "image": embedded.get(row),
-        "question": _text(asked["question"]),
+        "question": _text(bare(asked["question"])),
         "gold": asked["gold"],
         "before": _text(base.rows.loc[row, "answer"]),
         "after": _text(run.rows.loc[row, "answer"]),
@@ -137,7 +139,7 @@ def _data(part: SectionFigures, images: dict[str, str]) -> dict[str, Any]:
         "name": part.section.task,
         "baseline": part.runs.index(base) if base else None,
         "ids": [str(number) for number in asked.index],
-        "questions": list(map(_text, asked["question"])),
+        "questions": [_text(bare(question)) for question in asked["question"]],
         "golds": list(map(_text, asked["gold"])),
         "relations": [str(relation or "") for relation in asked["relation"]],
         "images": images,

@@ -7,9 +7,9 @@ lmms-eval, chat or simple, and `adaptvis_plugin.data` fetches, verifies and cach
 Metrics are sent through lmms-eval as one item per row. An item with a ``score`` takes part in the framework's
 standard errors, which ``set_id`` clusters.
 
-Beside them, every sample gets two entries that are no metrics, because no task lists them. ``score`` is 1 if the answer
-is right: lmms-eval's paired test (``--baseline``) and its tokens per right answer look for a number of this name.
-``row`` says which row of the data it is: lmms-eval leaves the document out of its samples.
+The metric ``score`` is the accuracy once more, as a bare number, which lmms-eval's paired test (``--baseline``) and its
+count of tokens per right answer look for. The first metric's item also says which row of the data it is (``row``),
+because lmms-eval leaves the document out of its samples.
 """
 
 from __future__ import annotations
@@ -100,14 +100,14 @@ def whatsup_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     outcome = whatsup.judge(row)
     score: Item = {"score": float(outcome["correct"]), "set_id": doc["set_id"]}
     items: dict[str, Any] = {
-        "individual_acc": score,
+        "individual_acc": {**score, "row": _facts("whatsup", doc)},
         "strict_acc": {**score, "score": float(whatsup.judge(row, "strict")["correct"])},
     }
     if doc["pair_id"] is not None:
         items |= {"pair_acc": {**outcome}, "set_acc": {**outcome}}
     # Every metric gets an item for every row: lmms-eval takes the number of rows from the last metric.
     items |= {f"rel_{name}": score if name == doc["relation"] else {} for name in doc["relations"]}
-    return items | {"score": score["score"], "row": _facts("whatsup", doc)}
+    return items | {"score": score["score"]}
 
 
 def vsr_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
@@ -115,14 +115,13 @@ def vsr_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     row: Item = {"answer": doc["answer"], "relation": doc["relation"], "generation": results[0]}
     score: Item = {"score": float(vsr.is_correct(row))}
     return {
-        "accuracy": score,
+        "accuracy": {**score, "row": _facts("vsr", doc)},
         "authors_acc": {"score": float(vsr.is_correct_authors(row))},
         "neither": {"score": float(vsr.yes_or_no(results[0]) is None)},
         **dict.fromkeys(("precision", "recall", "standard_f1", "authors_f1"), row),
         **{f"cat_{name}": score if name == vsr.category(doc["relation"]) else {} for name in vsr.CATEGORIES},
         **{f"rel[{name}]": score if name == doc["relation"] else {} for name in doc["relations"]},
         "score": score["score"],
-        "row": _facts("vsr", doc),
     }
 
 
@@ -150,9 +149,9 @@ def _never_fatal(aggregate: Aggregation) -> Aggregation:
 
 
 @_never_fatal
-def mean_score(items: Sequence[Item]) -> float | None:
-    """Return the mean over the items that have a score; None if there are none (shown as N/A)."""
-    scores = [item["score"] for item in items if "score" in item]
+def mean_score(items: Sequence[Item | float]) -> float | None:
+    """Return the mean over the items that are or have a score; None if there are none (shown as N/A)."""
+    scores = [item["score"] if isinstance(item, dict) else item for item in items if item != {}]
     return sum(scores) / len(scores) if scores else None
 
 

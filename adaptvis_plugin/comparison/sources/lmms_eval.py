@@ -16,7 +16,7 @@ from adaptvis_plugin.lmms_eval.results import RESULTS, Maker, maker_of, results_
 NO_SETTINGS = {"pretrained", "batch_size", "device", "device_map", "attn_implementation"}
 """Model arguments that do not tell two models of a board apart."""
 
-NO_SCORES = {"doc_id", "target", "filtered_resps", "resps", "token_counts", "doc_hash", "input", "score", "row"}
+NO_SCORES = {"doc_id", "target", "filtered_resps", "resps", "token_counts", "doc_hash", "input"}
 """What stands in a sample beside its task's metrics."""
 
 
@@ -80,16 +80,21 @@ def read_samples(path: Path, content: Mapping[str, Any] | None = None) -> Run:
 
 
 def _scoring(path: Path, task: str, samples: list[dict[str, Any]]) -> Scoring | None:
-    facts = [sample.get("row") for sample in samples]
-    if samples and isinstance(facts[0], dict) and "scoring" in facts[0]:
-        found: Scoring = facts[0]["scoring"]
+    if samples and (facts := _facts(samples[0])):
+        found: Scoring = facts["scoring"]
         return found
     if table_name(task):
         raise ComparisonError(
-            f"{path}: its samples do not say which rows of {task} they are (no entry `row`); they were made by an "
-            "older version of this package. Run the task again"
+            f"{path}: its samples do not say which rows of {task} they are (their first metric has no `row`); they "
+            "were made by an older version of this package. Run the task again"
         )
     return None
+
+
+def _facts(sample: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a sample of this package's tasks says of its row, beside the task's first metric; else nothing."""
+    items = (sample.get(name) for name in ("individual_acc", "accuracy"))
+    return next((item["row"] for item in items if isinstance(item, dict) and "row" in item), {})
 
 
 def _row(sample: Mapping[str, Any], scoring: Scoring | None) -> dict[str, Any]:
@@ -108,7 +113,7 @@ def _row(sample: Mapping[str, Any], scoring: Scoring | None) -> dict[str, Any]:
     }
     if scoring is None:
         return row | {"scores": dict(_scores(sample))}
-    facts = sample["row"]
+    facts = _facts(sample)
     known = {name: facts[name] for name in ("id", "relation", "options", "set_id", "pair_id")}
     return row | known | {"image": facts["image_id"], "options": tuple(facts["options"])}
 
