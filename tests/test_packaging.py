@@ -19,6 +19,7 @@ assert Path(adaptvis_plugin.__file__).is_relative_to(installed), adaptvis_plugin
 assert TASK_FOLDER.is_relative_to(installed) and list(TASK_FOLDER.glob("*/*.yaml")), TASK_FOLDER
 assert PRESET_FOLDER.is_relative_to(installed) and list(PRESET_FOLDER.glob("*.yaml")), PRESET_FOLDER
 assert (DEMO_MODEL / "model.safetensors").is_file()
+assert (Path(adaptvis_plugin.__file__).parent / "comparison" / "templates" / "report.html").is_file()
 assert "adaptvis" in {e.name for e in entry_points(group="lmms_eval.models")}
 assert "torch" not in sys.modules
 from lmms_eval.tasks import TaskManager

@@ -33,4 +33,4 @@ def reported(*kinds: type[Exception], status: int = 1) -> Iterator[None]:
 
 def tell(what: str, message: str) -> None:
     """Print a message to standard error as ``what: message``, in one piece and without markup."""
-    console.print(f"[red]{what}:[/red] {escape(message)}", highlight=False, soft_wrap=True)
+    console.print(f"[red]{what}:[/red] {escape(message)}", emoji=False, highlight=False, soft_wrap=True)

@@ -5,9 +5,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+
+from adaptvis_plugin.models.validation import parse_value
+
+RESULTS = "_results.json"
+SAMPLES = "_samples_"
+"""What stands between the date of a run and the end of its files' names."""
 
 
 class RunError(RuntimeError):
@@ -66,3 +75,43 @@ def read_samples(path: Path) -> pd.DataFrame:
     return pd.DataFrame(
         {"doc_id": line["doc_id"], "answer": line["filtered_resps"], **line["token_counts"][0]} for line in lines
     )
+
+
+@dataclass(frozen=True)
+class Maker:
+    """The model of a run.
+
+    Attributes:
+        name: Its name in lmms-eval; empty if the file does not say it.
+        arguments: Its arguments.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def maker_of(content: Mapping[str, Any]) -> Maker:
+    """Return the model of a results file's content."""
+    config = content.get("config") or {}
+    given = config.get("model_args") or ""
+    if isinstance(given, str):
+        parts = (part.partition("=") for part in given.split(",") if "=" in part)
+        given = {name.strip(): parse_value(value.strip()) for name, _, value in parts}
+    return Maker(str(config.get("model") or ""), {str(name): value for name, value in given.items()})
+
+
+def results_of(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the results of each task of a results file's content; without the groups, which only repeat them."""
+    groups = {name for name, members in (content.get("group_subtasks") or {}).items() if members}
+    found = content.get("results")
+    return {name: scores for name, scores in found.items() if name not in groups} if isinstance(found, dict) else {}
+
+
+def samples_of(results: Path, task: str) -> Path:
+    """Return the file with the samples of a task of a results file; it may not exist."""
+    return results.with_name(f"{results.name.removesuffix(RESULTS)}{SAMPLES}{task}.jsonl")
+
+
+def task_of(samples: Path) -> str:
+    """Return the task of a samples file."""
+    return samples.stem.partition(SAMPLES)[2] or samples.stem

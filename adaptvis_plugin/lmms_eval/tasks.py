@@ -6,6 +6,10 @@ lmms-eval, chat or simple, and `adaptvis_plugin.data` fetches, verifies and cach
 
 Metrics are sent through lmms-eval as one item per row. An item with a ``score`` takes part in the framework's
 standard errors, which ``set_id`` clusters.
+
+The metric ``score`` is the accuracy once more, as a bare number, which lmms-eval's paired test (``--baseline``) and its
+count of tokens per right answer look for. The first metric's item also says which row of the data it is (``row``),
+because lmms-eval leaves the document out of its samples.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from loguru import logger
 
 from adaptvis_plugin.data import DataError, load_table
+from adaptvis_plugin.data.dataset import Scoring
 from adaptvis_plugin.data.questions import with_whole_prompt
 from adaptvis_plugin.data.registry import data_sets
 from adaptvis_plugin.images import to_rgb
@@ -26,6 +31,9 @@ from adaptvis_plugin.scoring import vsr, whatsup
 if TYPE_CHECKING:
     import datasets
     from PIL import Image
+
+ROW_FACTS = ("id", "relation", "options", "set_id", "pair_id", "image_id")
+"""The columns of the table that every sample repeats."""
 
 Doc = Mapping[str, Any]
 Item = dict[str, Any]
@@ -86,33 +94,39 @@ def doc_to_messages(doc: Doc) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "image", "url": doc_to_visual(doc)[0]}, question]}]
 
 
-def whatsup_results(doc: Doc, results: Sequence[str]) -> dict[str, Item]:
+def whatsup_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Return the items of every WhatsUp metric (`process_results`); a task lists the metrics it has."""
     row = {**doc, "generation": results[0]}
     outcome = whatsup.judge(row)
     score: Item = {"score": float(outcome["correct"]), "set_id": doc["set_id"]}
-    items: dict[str, Item] = {
-        "individual_acc": score,
+    items: dict[str, Any] = {
+        "individual_acc": {**score, "row": _facts("whatsup", doc)},
         "strict_acc": {**score, "score": float(whatsup.judge(row, "strict")["correct"])},
     }
     if doc["pair_id"] is not None:
         items |= {"pair_acc": {**outcome}, "set_acc": {**outcome}}
     # Every metric gets an item for every row: lmms-eval takes the number of rows from the last metric.
-    return items | {f"rel_{name}": score if name == doc["relation"] else {} for name in doc["relations"]}
+    items |= {f"rel_{name}": score if name == doc["relation"] else {} for name in doc["relations"]}
+    return items | {"score": score["score"]}
 
 
-def vsr_results(doc: Doc, results: Sequence[str]) -> dict[str, Item]:
+def vsr_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Return the items of every VSR metric (`process_results`)."""
     row: Item = {"answer": doc["answer"], "relation": doc["relation"], "generation": results[0]}
     score: Item = {"score": float(vsr.is_correct(row))}
     return {
-        "accuracy": score,
+        "accuracy": {**score, "row": _facts("vsr", doc)},
         "authors_acc": {"score": float(vsr.is_correct_authors(row))},
         "neither": {"score": float(vsr.yes_or_no(results[0]) is None)},
         **dict.fromkeys(("precision", "recall", "standard_f1", "authors_f1"), row),
         **{f"cat_{name}": score if name == vsr.category(doc["relation"]) else {} for name in vsr.CATEGORIES},
         **{f"rel[{name}]": score if name == doc["relation"] else {} for name in doc["relations"]},
+        "score": score["score"],
     }
+
+
+def _facts(scoring: Scoring, doc: Doc) -> Item:
+    return {"scoring": scoring, **{name: doc[name] for name in ROW_FACTS}}
 
 
 def _never_fatal(aggregate: Aggregation) -> Aggregation:
@@ -135,9 +149,9 @@ def _never_fatal(aggregate: Aggregation) -> Aggregation:
 
 
 @_never_fatal
-def mean_score(items: Sequence[Item]) -> float | None:
-    """Return the mean over the items that have a score; None if there are none (shown as N/A)."""
-    scores = [item["score"] for item in items if "score" in item]
+def mean_score(items: Sequence[Item | float]) -> float | None:
+    """Return the mean over the items that are or have a score; None if there are none (shown as N/A)."""
+    scores = [item["score"] if isinstance(item, dict) else item for item in items if item != {}]
     return sum(scores) / len(scores) if scores else None
 
 

@@ -1,0 +1,77 @@
+"""``adaptvis compare``: runs side by side, with intervals and tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from adaptvis_plugin.cli.errors import reported, tell
+
+app = typer.Typer()
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Output folders of lmms-eval (with --log_samples), work dirs of VLMEvalKit, traces, or single files "
+            "of them.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the report: one HTML page, Markdown, CSV, PNG and SVG."),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The name of the run to compare with; by default an unsteered run.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(help="Read traces of sweeps also under this setting, as adaptvis:0.5/1.5/0.4; may be repeated."),
+    ] = None,
+    preset: Annotated[
+        Path | None, typer.Option(help="Read traces of sweeps also under the settings of this preset.")
+    ] = None,
+    common: Annotated[
+        bool, typer.Option("--common", help="Compare runs over different rows on the rows that all have.")
+    ] = False,
+    images: Annotated[int, typer.Option(min=0, help="The most pictures in the page; flipped rows come first.")] = 200,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was found as JSON.")] = None,
+) -> None:
+    """Compare runs of lmms-eval and VLMEvalKit, and traces: figures with intervals, tests, flipped rows.
+
+    Runs are compared task by task. Runs over different rows or questions are refused; other differences are noted.
+    """
+    from adaptvis_plugin.comparison.checks import sections, shared_data
+    from adaptvis_plugin.comparison.compute import report
+    from adaptvis_plugin.comparison.files import as_json, write, write_json
+    from adaptvis_plugin.comparison.reading import read_runs
+    from adaptvis_plugin.comparison.runs import ComparisonError
+    from adaptvis_plugin.comparison.sources.traced import Setting
+    from adaptvis_plugin.comparison.tables import terminal
+    from adaptvis_plugin.traces import TraceError
+
+    console = Console(emoji=False)
+    with reported(ComparisonError, TraceError, OSError):
+        read, notes = read_runs(runs, [Setting.parse(text) for text in setting or ()], preset)
+        compared = sections(read, baseline, common)
+        notes += shared_data(compared)
+        found = report(compared)
+        for note in notes:
+            tell("note", note)
+        for part in found:
+            console.rule(escape(part.section.task))
+            for note in part.section.notes:
+                tell("note", note)
+            console.print(terminal(part))
+        if json_file:
+            write_json(as_json(found, notes), json_file)
+        if output:
+            files = write(found, notes, output, images)
+            typer.echo(f"The report: {files[0]}")

@@ -1,0 +1,207 @@
+"""Computes the figures of a report from the checked runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from adaptvis_plugin.analysis.metrics import Columns, Metric, judge, metrics_of, sums_by_group
+from adaptvis_plugin.analysis.statistics import holm, interval, paired_test
+from adaptvis_plugin.comparison.answers import FORMS, NEITHER, NONE, SEVERAL, form_of, listed, said
+from adaptvis_plugin.comparison.checks import Section
+from adaptvis_plugin.comparison.figures import (
+    STEERING,
+    Against,
+    Choice,
+    Confusion,
+    Origin,
+    Part,
+    RunFigures,
+    SectionFigures,
+    Value,
+)
+from adaptvis_plugin.comparison.runs import ComparisonError, Run
+from adaptvis_plugin.scoring.whatsup import Group
+
+
+@dataclass(frozen=True)
+class _Judged:
+    run: Run
+    columns: Columns
+    right: NDArray[np.float64]
+    rows: pd.DataFrame
+
+
+def report(parts: Sequence[Section]) -> list[SectionFigures]:
+    """Compute the figures of all tasks; the p-values are corrected for all tests in them."""
+    found = [_figures(part) for part in parts]
+    against = [run.against for part in found for run in part.runs if run.against and run.against.test]
+    for one, p_value in zip(against, holm([one.test.p_value for one in against if one.test]), strict=True):
+        one.p_holm = p_value
+    return found
+
+
+def _figures(part: Section) -> SectionFigures:
+    asked = part.asked
+    options = listed(asked["gold"], asked["options"], part.scoring) if part.scoring else []
+    judged = [_judge(part, run, options) for run in part.runs]
+    groups, grouped = _groups(asked)
+    recorded = [name for name in judged[0].columns if name != "row" and not name.startswith("has ")]
+    metrics = [
+        metric
+        for metric in metrics_of(part.scoring, recorded, bool(asked["pair_id"].notna().all()),
+                                 bool(asked["set_id"].notna().all()))
+        if all(column in one.columns for one in judged for column in metric.columns)
+    ]  # fmt: skip
+    base = next((one for one in judged if one.run is part.baseline), None)
+    sums = _Sums(groups, asked)
+    ordered = sorted(judged, key=lambda one: one is not base)
+    runs = tuple(_run(part, one, base, metrics, sums, options) for one in ordered)
+    shares = all(0 <= value.value <= 1 for run in runs for value in run.metrics)
+    return SectionFigures(part, len(set(groups)), grouped, shares, runs)
+
+
+class _Sums:
+    """The sums of a metric's columns over the groups of a task's rows."""
+
+    def __init__(self, groups: Sequence[str], asked: pd.DataFrame) -> None:
+        self.groups = groups
+        self.ids: Mapping[Group, list[int | None]] = {
+            "pair_id": asked["pair_id"].tolist(),
+            "set_id": asked["set_id"].tolist(),
+        }
+
+    def value(self, metric: Metric, columns: Columns) -> Value:
+        sums = sums_by_group(metric, columns, self.groups, self.ids)
+        return Value(metric.name, metric.title, float(metric.value(sums.sum(0))), *interval(sums, metric.value))
+
+    def difference(self, metric: Metric, columns: Columns, base: Columns) -> Value:
+        both = [sums_by_group(metric, one, self.groups, self.ids) for one in (columns, base)]
+        width = both[0].shape[1]
+
+        def value(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+            return metric.value(sums[..., :width]) - metric.value(sums[..., width:])
+
+        sums = np.hstack(both)
+        return Value(metric.name, metric.title, float(value(sums.sum(0))), *interval(sums, value))
+
+
+def _judge(part: Section, run: Run, options: Sequence[str]) -> _Judged:
+    rows, asked = run.rows, part.asked
+    scores = [one or {} for one in rows["scores"]]
+    columns = judge(part.scoring, rows["answer"].tolist(), asked["gold"].tolist(), asked["options"].tolist(), scores)
+    metrics = metrics_of(part.scoring, list(scores[0]))
+    if not metrics:
+        raise ComparisonError(
+            f"{part.task}: {run.name} ({run.source}) has answers but no number for each of them, so there is nothing "
+            "to compare; the task must score its rows one by one"
+        )
+    right = columns[metrics[0].columns[0]]
+    found = rows[["answer", "confidence", "alpha", "chances"]].assign(
+        right=right, form=[form_of(answer) for answer in rows["answer"]]
+    )
+    if part.scoring:
+        offered = [[o.lower() for o in one] if one else options for one in asked["options"]]
+        found["said"] = [said(a, o, part.scoring) for a, o in zip(rows["answer"], offered, strict=True)]
+        found["choice"] = [max(one, key=one.__getitem__).lower() if one else None for one in rows["chances"]]
+    return _Judged(run, columns, right, found)
+
+
+def _run(
+    part: Section,
+    one: _Judged,
+    base: _Judged | None,
+    metrics: Sequence[Metric],
+    sums: _Sums,
+    options: Sequence[str],
+) -> RunFigures:
+    rows, gold = one.rows, part.asked["gold"].str.lower()
+    steered = rows["alpha"].dropna()
+    return RunFigures(
+        run=one.run,
+        metrics=tuple(sums.value(metric, one.columns) for metric in metrics),
+        relations=_parts(rows["right"], part.asked["relation"]) if part.scoring else (),
+        forms=_parts(rows["right"], rows["form"], FORMS),
+        unclear=float(rows["said"].isin([NONE, SEVERAL, NEITHER]).mean()) if part.scoring else None,
+        confusion=_confusion(part, gold, rows["said"], options) if part.scoring else None,
+        choice=_choice(rows, gold) if part.scoring else None,
+        confidence=_known(rows["confidence"].mean()),
+        smoothed=float((steered < 1).mean()) if len(steered) else None,
+        sharpened=float((steered > 1).mean()) if len(steered) else None,
+        against=_against(one, base, metrics, sums, gold) if base is not None and one is not base else None,
+        rows=rows,
+    )
+
+
+def _against(one: _Judged, base: _Judged, metrics: Sequence[Metric], sums: _Sums, gold: pd.Series) -> Against:
+    binary = bool(np.isin(np.concatenate([one.right, base.right]), (0.0, 1.0)).all())
+    rows, before = one.rows, base.rows
+    return Against(
+        baseline=base.run.name,
+        differences=tuple(sums.difference(metric, one.columns, base.columns) for metric in metrics),
+        test=paired_test(base.right == 1, one.right == 1) if binary else None,
+        fixed=tuple(rows.index[rows["right"] > before["right"]]),
+        broken=tuple(rows.index[rows["right"] < before["right"]]),
+        origins=tuple(_origins(rows.assign(before=before["form"], right_before=before["right"], gold=gold))),
+    )
+
+
+def _origins(rows: pd.DataFrame) -> Iterator[Origin]:
+    moved = rows[rows["form"] != rows["before"]]
+    steering = np.select([rows["alpha"] < 1, rows["alpha"] > 1, rows["alpha"] == 1], STEERING, "")
+    parts: list[tuple[str, str, pd.DataFrame]] = [
+        ("form", f"{was} → {now}", part) for (was, now), part in moved.groupby(["before", "form"])
+    ]
+    parts += [("steering", name, rows[steering == name]) for name in STEERING]
+    for kind, name, part in parts:
+        if not len(part):
+            continue
+        chosen = "choice" in part and bool(part["choice"].notna().all())
+        choice = float((part["choice"] == part["gold"]).mean()) if chosen else None
+        yield Origin(kind, name, len(part), float(part["right_before"].mean()), float(part["right"].mean()), choice)
+
+
+def _choice(rows: pd.DataFrame, gold: pd.Series) -> Choice | None:
+    known = rows[rows["choice"].notna()]
+    if not len(known):
+        return None
+    right = known["choice"] == gold.loc[known.index]
+    return Choice(len(known), float(right.mean()), float((known["choice"] == known["said"]).mean()))
+
+
+def _confusion(part: Section, gold: pd.Series, names: pd.Series, options: Sequence[str]) -> Confusion:
+    last = (NEITHER,) if part.scoring == "vsr" else (NONE, SEVERAL)
+    counts = pd.crosstab(gold, names).reindex(index=list(options), columns=[*options, *last], fill_value=0)
+    table = tuple(tuple(int(count) for count in row) for row in counts.to_numpy())
+    return Confusion(tuple(options), (*options, *last), table)
+
+
+def _parts(right: pd.Series, by: pd.Series, order: Sequence[str] = ()) -> tuple[Part, ...]:
+    parts = {str(name): part for name, part in right.groupby(by)}
+    names = [*(name for name in order if name in parts), *(name for name in sorted(parts) if name not in order)]
+    return tuple(Part(name, len(parts[name]), float(parts[name].mean())) for name in names)
+
+
+def _groups(asked: pd.DataFrame) -> tuple[list[str], str]:
+    """Return what each row shares with rows that are not independent of it, and what that is called."""
+    rows: list[Any] = asked[["set_id", "image"]].to_dict("records")
+    groups = [
+        f"set {row['set_id']}"
+        if row["set_id"] is not None
+        else f"image {row['image']}"
+        if row["image"] is not None
+        else f"row {number}"
+        for number, row in zip(asked.index, rows, strict=True)
+    ]
+    kinds = {group.split(" ")[0] for group in groups}
+    words = {"set": "sets of pictures", "image": "pictures", "row": "rows"}
+    return groups, " and ".join(word for kind, word in words.items() if kind in kinds)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

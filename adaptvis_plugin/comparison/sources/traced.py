@@ -1,0 +1,170 @@
+"""Runs from traces: one for each coefficient of a sweep, and one for each setting that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from adaptvis_plugin.analysis.metrics import Scoring
+from adaptvis_plugin.comparison.runs import ComparisonError, Run, described, frame
+from adaptvis_plugin.comparison.sources.facts import table_name, table_rows, whole_task
+from adaptvis_plugin.traces import Row, Trace, read_traces
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method with values for its hyper-parameters.
+
+    Attributes:
+        method: The method's name.
+        values: The hyper-parameters.
+    """
+
+    method: str
+    values: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, text: str) -> Setting:
+        """Read `adaptvis:0.5/1.5/0.4`.
+
+        Raises:
+            ComparisonError: If it is not one.
+        """
+        from adaptvis_plugin.methods import METHODS, build_method, hyper_parameters
+        from adaptvis_plugin.models.validation import parse_value
+
+        method, _, values = text.partition(":")
+        if method not in METHODS:
+            raise ComparisonError(f"--setting {text!r}: {method!r} is not a method; write one of {', '.join(METHODS)}")
+        names = hyper_parameters(method)
+        given = [parse_value(value) for value in values.split("/")] if values else []
+        if len(given) != len(names):
+            form = f"{method}:{'/'.join(names)}".removesuffix(":")
+            raise ComparisonError(f"--setting {text!r}: write {form}, for example adaptvis:0.5/1.5/0.4")
+        try:
+            build_method(method, found := dict(zip(names, given, strict=True)))
+        except ValueError as error:
+            raise ComparisonError(f"--setting {text!r}: {error}") from error
+        return cls(method, found)
+
+
+def preset_settings(preset: Path, task: str) -> list[Setting]:
+    """Return the settings of a preset for a task.
+
+    Raises:
+        ComparisonError: If the preset cannot be read, or has none for the task.
+    """
+    from adaptvis_plugin.models.presets import load_preset
+
+    try:
+        found = load_preset(preset).settings
+    except ValueError as error:
+        raise ComparisonError(f"--preset: {error}") from error
+    name, _ = whole_task(task)
+    if not found.get(name):
+        raise ComparisonError(f"--preset {preset} has no settings for {name}; it has some for {', '.join(found)}")
+    return [Setting(method, values) for method, values in found[name].items()]
+
+
+def read_trace_runs(path: Path, settings: Sequence[Setting] = (), preset: Path | None = None) -> list[Run]:
+    """Return the runs of a trace.
+
+    Args:
+        path: The file.
+        settings: The settings that a sweep is to be read under, beside each of its coefficients alone.
+        preset: A preset with further settings.
+
+    Raises:
+        ComparisonError, TraceError: If the trace cannot be used, or a coefficient of a setting was not recorded.
+    """
+    [trace] = read_traces([path])
+    if not trace.alphas:
+        assert trace.header is not None
+        alphas = [row.alpha if row.alpha is not None else next(iter(row.generations)) for row in trace.rows]
+        return [_run(trace, trace.header.method, trace.header.settings, alphas)]
+    runs = [
+        _run(trace, "scalingvis" if alpha != 1 else "baseline", {"alpha": alpha} if alpha != 1 else {}, alphas)
+        for alpha in trace.alphas
+        for alphas in [[alpha] * len(trace.rows)]
+    ]
+    asked = [*settings, *(preset_settings(preset, trace.name) if preset else ())]
+    taken = {run.described for run in runs}
+    return runs + [
+        _run(trace, setting.method, setting.values, _chosen(trace, setting))
+        for setting in asked
+        if described(setting.method, setting.values) not in taken
+    ]
+
+
+def _chosen(trace: Trace, setting: Setting) -> list[float]:
+    """Return the coefficient of each row under a setting.
+
+    Raises:
+        ComparisonError: If one was not recorded.
+    """
+    import torch
+
+    from adaptvis_plugin.methods import build_method
+
+    confidence = torch.tensor([row.confidence for row in trace.rows], dtype=torch.float64)
+    chosen: list[float] = build_method(setting.method, setting.values).choose(confidence).tolist()
+    if lacking := sorted(set(chosen) - set(trace.alphas)):
+        raise ComparisonError(
+            f"{trace.path}: {described(setting.method, setting.values)} needs alpha {lacking[0]:g}, which was not "
+            f"recorded; there are {', '.join(f'{alpha:g}' for alpha in trace.alphas)}"
+        )
+    return chosen
+
+
+def _run(trace: Trace, method: str, settings: Mapping[str, Any], alphas: Sequence[float]) -> Run:
+    header = trace.header
+    ids, table = _numbers(trace)
+    facts: dict[str, Any] = {}
+    if header:
+        facts = header.model_dump(include={"prompt", "dtype", "revision", "max_new_tokens"}, exclude_none=True)
+        facts |= {"task version": header.task_version} if header.task_version else {}
+    return Run(
+        name=described(method, settings),
+        source=trace.path,
+        framework="trace",
+        task=trace.name,
+        numbering=whole_task(trace.name)[0] if table else None,
+        scoring=cast("Scoring | None", trace.scoring),
+        model=header.model if header else "recorded model",
+        rows=frame(map(_row, ids, trace.rows, alphas), trace.path),
+        method=method,
+        settings=settings,
+        facts=facts,
+        of=header.rows if header else None,
+        table=table,
+    )
+
+
+def _numbers(trace: Trace) -> tuple[Iterable[Any], str | None]:
+    """Return the rows' numbers in the whole data set and its table, or those in the trace and None."""
+    name = table_name(trace.name) if trace.header else None
+    numbers: list[Any] = [row.doc_id for row in trace.rows]
+    split = whole_task(trace.name)[1]
+    if name is None or split is None:
+        return numbers, name
+    known = table_rows(name)
+    part = [number for number, row in enumerate(known or ()) if row["split"] == split]
+    if trace.header is None or len(part) != trace.header.rows:
+        return numbers, None
+    return [part[number] for number in numbers], name
+
+
+def _row(number: Any, row: Row, alpha: float) -> dict[str, Any]:
+    offered = tuple(row.options.get(1.0) or row.options.get(alpha) or ())
+    return {
+        "id": number,
+        **row.model_dump(include={"question", "gold", "set_id", "pair_id", "image", "confidence"}),
+        "relation": row.relation or row.gold.lower(),
+        "options": tuple(option.lower() for option in offered) or None,
+        "answer": row.generations[alpha],
+        "alpha": alpha,
+        "chances": dict(row.options.get(alpha, {})) or None,
+        "scores": row.metrics.get(alpha, {}),
+    }

@@ -1,0 +1,153 @@
+"use strict";
+// The browser of all rows. All text is set as text and never as markup.
+(() => {
+  const tasks = JSON.parse(document.getElementById("data").textContent);
+  const element = (id) => document.getElementById(id);
+  const [taskBox, runBox, showBox, relationBox, searchBox] = ["task", "run", "show", "relation", "search"].map(element);
+  const list = element("list"), detail = element("detail"), count = element("count");
+  let task, run, baseline, rows = [], place = 0;
+
+  const make = (name, text, className) => {
+    const made = document.createElement(name);
+    if (text !== undefined) made.textContent = text;
+    if (className) made.className = className;
+    return made;
+  };
+  const fill = (box, entries) => box.replaceChildren(...entries.map(([value, text]) => {
+    const option = make("option", text);
+    option.value = value;
+    return option;
+  }));
+
+  const shown = {
+    all: () => true,
+    flipped: (row) => shown.fixed(row) || shown.broken(row),
+    fixed: (row) => baseline !== undefined && run.right[row] > baseline.right[row],
+    broken: (row) => baseline !== undefined && run.right[row] < baseline.right[row],
+    right: (row) => run.right[row] === 1,
+    wrong: (row) => run.right[row] === 0,
+    form: (row) => baseline !== undefined && run.forms[row] !== baseline.forms[row],
+  };
+
+  function chooseTask() {
+    task = tasks[taskBox.value];
+    baseline = task.baseline === null ? undefined : task.runs[task.baseline];
+    fill(runBox, task.runs.map((one, number) => [number, one.name]));
+    runBox.value = String(task.runs.length - 1);
+    const relations = [...new Set(task.relations)].filter(Boolean).sort();
+    fill(relationBox, [["", "all"], ...relations.map((name) => [name, name])]);
+    relationBox.disabled = relations.length === 0;
+    for (const option of showBox.options) {
+      option.disabled = baseline === undefined && ["flipped", "fixed", "broken", "form"].includes(option.value);
+    }
+    if (showBox.selectedOptions[0].disabled) showBox.value = "all";
+    filter();
+  }
+
+  function filter() {
+    run = task.runs[runBox.value];
+    const words = searchBox.value.toLowerCase();
+    rows = task.ids.map((_, row) => row).filter((row) =>
+      shown[showBox.value](row)
+      && (!relationBox.value || task.relations[row] === relationBox.value)
+      && (!words || `${task.questions[row]} ${task.golds[row]} ${run.answers[row]}`.toLowerCase().includes(words)));
+    list.replaceChildren(...rows.map((row, number) => {
+      const item = make("li");
+      item.id = `row-${number}`;
+      item.setAttribute("role", "option");
+      item.append(`${task.ids[row]} · ${task.golds[row]} · `, make("span", run.answers[row].slice(0, 80), mark(run, row)));
+      item.addEventListener("click", () => choose(number));
+      return item;
+    }));
+    choose(0);
+  }
+
+  const mark = (one, row) => one.right[row] === 1 ? "good" : one.right[row] === 0 ? "bad" : "";
+  const number = (value, digits) => value === null ? "-" : value.toFixed(digits);
+
+  function choose(next) {
+    list.children[place]?.removeAttribute("aria-selected");
+    place = Math.max(0, Math.min(next, rows.length - 1));
+    count.textContent = rows.length ? `Row ${place + 1} of ${rows.length}` : "No row fits these filters.";
+    detail.replaceChildren();
+    list.removeAttribute("aria-activedescendant");
+    if (!rows.length) return;
+    const item = list.children[place];
+    item.setAttribute("aria-selected", "true");
+    list.setAttribute("aria-activedescendant", item.id);
+    // Not scrollIntoView, which would move the whole page as well.
+    if (item.offsetTop < list.scrollTop + list.offsetTop) list.scrollTop = item.offsetTop - list.offsetTop;
+    const below = item.offsetTop + item.offsetHeight - list.offsetTop - list.clientHeight;
+    if (below > list.scrollTop) list.scrollTop = below;
+    describe(rows[place]);
+  }
+
+  function picture(row) {
+    const id = task.ids[row];
+    const above = document.querySelector(`img[data-task="${tasks.indexOf(task)}"][data-row="${CSS.escape(id)}"]`);
+    return above ? above.src : task.images[id];
+  }
+
+  function describe(row) {
+    const source = picture(row);
+    if (source) {
+      const image = make("img");
+      image.src = source;
+      image.alt = `Picture of row ${task.ids[row]}`;
+      detail.append(image);
+    } else {
+      detail.append(make("p", "The picture of this row is not in this page.", "quiet"));
+    }
+    detail.append(make("p", task.questions[row], "question"));
+    const right = make("p", "Right answer: ");
+    right.append(make("strong", task.golds[row]));
+    detail.append(right);
+    const table = make("table"), head = make("tr");
+    const names = [...new Set(task.runs.flatMap((one) => Object.keys(one.chances[row] ?? {})))];
+    head.append(...["run", "answer", "alpha", "confidence", ...names].map((text, column) => {
+      const cell = make("th", text, column === 1 ? "text" : "");
+      cell.scope = "col";
+      return cell;
+    }));
+    table.append(make("thead"), make("tbody"));
+    table.tHead.append(head);
+    for (const one of task.runs) {
+      const line = make("tr"), first = make("th", one.name), answer = make("td", undefined, "text");
+      first.scope = "row";
+      answer.append(make("span", one.answers[row] || "(empty)", mark(one, row)));
+      const chances = names.map((name) => make("td", number(one.chances[row]?.[name] ?? null, 2)));
+      line.append(first, answer, make("td", one.alphas[row] ?? "-"), make("td", number(one.confidences[row], 2)), ...chances);
+      table.tBodies[0].append(line);
+    }
+    const scroll = make("div", undefined, "scroll");
+    scroll.append(table);
+    detail.append(scroll);
+    if (names.length) detail.append(make("p", "The columns with options: their probabilities at the first token.", "quiet"));
+  }
+
+  const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const typing = event.target.closest("input, select, textarea");
+    const inList = event.target === list;
+    // The arrow keys scroll the page, except where the rows are.
+    if (typing || !(event.key in steps || (inList && ["Home", "End"].includes(event.key)))) return;
+    if (event.key.startsWith("Arrow") && !inList) return;
+    event.preventDefault();
+    choose(event.key === "Home" ? 0 : event.key === "End" ? rows.length - 1 : place + steps[event.key]);
+  });
+  // The browser closes what is folded up when it prints.
+  let opened = [];
+  window.addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    for (const one of opened) one.open = true;
+  });
+  window.addEventListener("afterprint", () => { for (const one of opened) one.open = false; });
+
+  element("filters").addEventListener("submit", (event) => event.preventDefault());
+  taskBox.addEventListener("change", chooseTask);
+  for (const box of [runBox, showBox, relationBox]) box.addEventListener("change", filter);
+  searchBox.addEventListener("input", filter);
+  fill(taskBox, tasks.map((one, index) => [index, one.name]));
+  chooseTask();
+})();
