@@ -89,6 +89,8 @@ def _section(task: str, runs: list[Run], baseline: str | None, common: bool) -> 
         _check_asked(task, first, run)
     chosen = next((run for run in runs if run.name == baseline), None)
     plain = [run for run in runs if run.plain]
+    if named := [run for run in plain if run.method == "baseline"]:
+        plain = named
     if chosen is None and plain:
         chosen = plain[0]
         if len(plain) > 1:

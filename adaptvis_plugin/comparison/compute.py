@@ -38,9 +38,13 @@ class _Judged:
 
 
 def report(parts: Sequence[Section]) -> list[SectionFigures]:
-    """Compute the figures of all tasks; the p-values are corrected for all tests in them."""
+    """Compute the figures of all tasks; the p-values are corrected for all tests in them.
+
+    A run that is plain decoding too is no further comparison.
+    """
     found = [_figures(part) for part in parts]
-    against = [run.against for part in found for run in part.runs if run.against and run.against.test]
+    runs = [run for part in found for run in part.runs if not run.run.plain]
+    against = [run.against for run in runs if run.against and run.against.test]
     for one, p_value in zip(against, holm([one.test.p_value for one in against if one.test]), strict=True):
         one.p_holm = p_value
     return found

@@ -82,8 +82,10 @@ class Run:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing was steered: the run's method is the baseline, or its coefficients are all 1."""
-        return self.method == "baseline" or (self.method is not None and bool((self.rows["alpha"] == 1).all()))
+        """Whether the answers are those of plain decoding, by the method or because all coefficients are 1."""
+        # A calibrated model is not steered either, but chooses its answers.
+        steers = self.method not in (None, "calibrated")
+        return self.method == "baseline" or (steers and bool((self.rows["alpha"] == 1).all()))
 
     @property
     def described(self) -> str:
@@ -92,8 +94,12 @@ class Run:
 
 
 def described(method: str | None, settings: Mapping[str, Any]) -> str:
-    """Return a method with its hyper-parameters, as `--setting` takes them; empty without a method."""
-    values = "/".join(f"{value:g}" if isinstance(value, int | float) else str(value) for value in settings.values())
+    """Return a method with its hyper-parameters, as `--setting` takes them; empty without a method.
+
+    Those of a calibration that are not a single value are left out.
+    """
+    single = [value for value in settings.values() if not isinstance(value, Mapping)]
+    values = "/".join(f"{value:g}" if isinstance(value, int | float) else str(value) for value in single)
     return f"{method or ''} {values}".strip()
 
 

@@ -9,7 +9,6 @@ import torch
 from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 
-from adaptvis_plugin.decoding import Calibrated
 from adaptvis_plugin.lmms_eval.cache import complete_keys
 from adaptvis_plugin.lmms_eval.recording import RecordedTask
 from adaptvis_plugin.lmms_eval.requests import (
@@ -23,6 +22,7 @@ from adaptvis_plugin.methods import hyper_parameters
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.validation import did_you_mean
 from adaptvis_plugin.traces import Header, Row, TraceError
+from adaptvis_plugin.traces.answers import answers_under, check_recorded
 from adaptvis_plugin.traces.reading import read_trace, scan
 
 TAKES = ("trace", "pretrained", "preset", "prompt", "batch_size")
@@ -92,27 +92,16 @@ class ReplayModel(lmms):
         path, header = self._traces[name]
         task, method = RecordedTask.of(requests[0]), self._arguments[name].choose(name)
         where = f"{path}, for {self.method} on {name}"
-        _check_alphas(where, method.alphas or (), header.alphas)
+        check_recorded(where, method.alphas or (), header.alphas)
         rows = {row.doc_id: row for row in read_trace(path).rows}
         for request in requests:
             _check_options(where, request, header)
             _check_row(where, request, rows, task.asked)
         own = [rows[request.doc_id] for request in requests]
-        if isinstance(method, Calibrated):
-            picked = {}
-            for request, row in zip(requests, own, strict=True):
-                offered = row.options.get(1.0, {})
-                method.check_offered(f"{where}: document {row.doc_id}", offered)
-                answer = recorded_answer(row, 1.0)
-                picked[request.doc_id] = result_of(replace(answer, text=method.answer(offered), output_tokens=1))
-            return picked
-        chosen = method.choose(torch.tensor([row.confidence for row in own], dtype=torch.float32)).tolist()
-        # As in the real run: the nearest fp32 number to 0.8 is 0.800000012.
-        alphas = [round(alpha, 6) for alpha in chosen]
-        _check_alphas(where, alphas, header.alphas)
         return {
-            request.doc_id: result_of(recorded_answer(row, alpha))
-            for request, row, alpha in zip(requests, own, alphas, strict=True)
+            row.doc_id: result_of(replace(recorded_answer(row, answer.alpha), text=answer.text))
+            for row, answer in zip(own, answers_under(method, own, where), strict=True)
+            if row.doc_id is not None
         }
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
@@ -163,15 +152,6 @@ def _arguments(method: str, header: Header, given: Mapping[str, Any]) -> ModelAr
             f"prompt={arguments.prompt}; give prompt={header.prompt}, or sweep with prompt={arguments.prompt}"
         )
     return arguments
-
-
-def _check_alphas(where: str, wanted: Sequence[float], recorded: Sequence[float]) -> None:
-    if lacking := [alpha for alpha in wanted if alpha not in recorded]:
-        together = ",".join(f"{alpha:g}" for alpha in sorted({*recorded, *lacking} - {1.0}))
-        raise TraceError(
-            f"{where}: alpha {lacking[0]:g} was not recorded, only {', '.join(f'{alpha:g}' for alpha in recorded)}; "
-            f"sweep again into another folder, with --alphas {together}"
-        )
 
 
 def _check_options(where: str, request: Instance, header: Header) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from adaptvis_plugin.analysis.metrics import Scoring
 from adaptvis_plugin.comparison.runs import ComparisonError, Run, described, frame
 from adaptvis_plugin.comparison.sources.facts import table_name, table_rows, whole_task
 from adaptvis_plugin.traces import Row, Trace, read_traces
+
+if TYPE_CHECKING:
+    from adaptvis_plugin.traces.answers import Recorded
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ def read_trace_runs(path: Path, settings: Sequence[Setting] = (), preset: Path |
 
     Args:
         path: The file.
-        settings: The settings that a sweep is to be read under, beside each of its coefficients alone.
+        settings: The settings that a sweep is to be read under, beside plain decoding. Without any, and without a
+            preset, it is read under each of its coefficients.
         preset: A preset with further settings.
 
     Raises:
@@ -82,43 +86,32 @@ def read_trace_runs(path: Path, settings: Sequence[Setting] = (), preset: Path |
     [trace] = read_traces([path])
     if not trace.alphas:
         assert trace.header is not None
-        alphas = [row.alpha if row.alpha is not None else next(iter(row.generations)) for row in trace.rows]
-        return [_run(trace, trace.header.method, trace.header.settings, alphas)]
-    runs = [
-        _run(trace, "scalingvis" if alpha != 1 else "baseline", {"alpha": alpha} if alpha != 1 else {}, alphas)
-        for alpha in trace.alphas
-        for alphas in [[alpha] * len(trace.rows)]
-    ]
+        given = [next(iter(row.generations.items())) for row in trace.rows]
+        return [_run(trace, trace.header.method, trace.header.settings, given)]
     asked = [*settings, *(preset_settings(preset, trace.name) if preset else ())]
-    taken = {run.described for run in runs}
-    return runs + [
-        _run(trace, setting.method, setting.values, _chosen(trace, setting))
-        for setting in asked
-        if described(setting.method, setting.values) not in taken
-    ]
+    if not asked:
+        asked = [Setting("scalingvis", {"alpha": alpha}) for alpha in trace.alphas if alpha != 1]
+    by_name = {described(one.method, one.values): one for one in [Setting("baseline", {}), *asked]}
+    return [_run(trace, one.method, one.values, _answers(trace, one)) for one in by_name.values()]
 
 
-def _chosen(trace: Trace, setting: Setting) -> list[float]:
-    """Return the coefficient of each row under a setting.
+def _answers(trace: Trace, setting: Setting) -> list[Recorded]:
+    """Return each row's answer under a setting.
 
     Raises:
-        ComparisonError: If one was not recorded.
+        ComparisonError: If a coefficient was not recorded, or the options of a row.
     """
-    import torch
-
     from adaptvis_plugin.methods import build_method
+    from adaptvis_plugin.traces.answers import answers_under
 
-    confidence = torch.tensor([row.confidence for row in trace.rows], dtype=torch.float64)
-    chosen: list[float] = build_method(setting.method, setting.values).choose(confidence).tolist()
-    if lacking := sorted(set(chosen) - set(trace.alphas)):
-        raise ComparisonError(
-            f"{trace.path}: {described(setting.method, setting.values)} needs alpha {lacking[0]:g}, which was not "
-            f"recorded; there are {', '.join(f'{alpha:g}' for alpha in trace.alphas)}"
-        )
-    return chosen
+    where = f"{trace.path}, under {described(setting.method, setting.values)}"
+    try:
+        return answers_under(build_method(setting.method, setting.values), trace.rows, where)
+    except ValueError as error:
+        raise ComparisonError(str(error)) from error
 
 
-def _run(trace: Trace, method: str, settings: Mapping[str, Any], alphas: Sequence[float]) -> Run:
+def _run(trace: Trace, method: str, settings: Mapping[str, Any], answers: Sequence[tuple[float, str]]) -> Run:
     header = trace.header
     ids, table = _numbers(trace)
     facts: dict[str, Any] = {}
@@ -133,7 +126,7 @@ def _run(trace: Trace, method: str, settings: Mapping[str, Any], alphas: Sequenc
         numbering=whole_task(trace.name)[0] if table else None,
         scoring=cast("Scoring | None", trace.scoring),
         model=header.model if header else "recorded model",
-        rows=frame(map(_row, ids, trace.rows, alphas), trace.path),
+        rows=frame(map(_row, ids, trace.rows, answers), trace.path),
         method=method,
         settings=settings,
         facts=facts,
@@ -156,14 +149,15 @@ def _numbers(trace: Trace) -> tuple[Iterable[Any], str | None]:
     return [part[number] for number in numbers], name
 
 
-def _row(number: Any, row: Row, alpha: float) -> dict[str, Any]:
+def _row(number: Any, row: Row, answer: tuple[float, str]) -> dict[str, Any]:
+    alpha, text = answer
     offered = tuple(row.options.get(1.0) or row.options.get(alpha) or ())
     return {
         "id": number,
         **row.model_dump(include={"question", "gold", "set_id", "pair_id", "image", "confidence"}),
         "relation": row.relation or row.gold.lower(),
         "options": tuple(option.lower() for option in offered) or None,
-        "answer": row.generations[alpha],
+        "answer": text,
         "alpha": alpha,
         "chances": dict(row.options.get(alpha, {})) or None,
         "scores": row.metrics.get(alpha, {}),
