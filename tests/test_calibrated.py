@@ -20,7 +20,7 @@ from adaptvis_plugin.data.cache import Provenance, write_table
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import Calibrated
 from adaptvis_plugin.decoding.calibrated import FLOOR
-from adaptvis_plugin.lmms_eval.results import newest, read_samples, run_lmms_eval
+from adaptvis_plugin.lmms_eval.results import newest, run_lmms_eval
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.presets import load_preset
 from adaptvis_plugin.models.prompts import paper_text
@@ -264,9 +264,11 @@ def test_lmms_eval_answers_as_the_model_s_logits_say(
     arguments += ["--tasks", "whatsup_demo,vsr", "--limit", str(ROWS), "--batch_size", "8", "--log_samples"]
     run_lmms_eval([*arguments, "--output_path", str(tmp_path)], tmp_path / "log")
     for task, answers in expected(given).items():
-        samples = read_samples(newest(tmp_path, f"*_samples_{task}.jsonl")).sort_values("doc_id")
-        assert list(samples["answer"]) == answers
-        assert {*samples["alpha"]} == {*samples["output_tokens"]} == {1}
+        lines = newest(tmp_path, f"*_samples_{task}.jsonl").read_text().splitlines()
+        samples = sorted(map(json.loads, lines), key=lambda sample: int(sample["doc_id"]))
+        assert [sample["filtered_resps"][0] for sample in samples] == answers
+        counts = [sample["token_counts"][0] for sample in samples]
+        assert {count["alpha"] for count in counts} == {count["output_tokens"] for count in counts} == {1}
     plain = given.probabilities["whatsup_demo"][:ROWS].argmax(1)
     changed = [RELATIONS[p].capitalize() for p in plain] != expected(given)["whatsup_demo"]
     assert changed and len({*expected(given)["vsr"]}) == 2

@@ -14,6 +14,7 @@ from adaptvis_plugin.cli.errors import reported
 from adaptvis_plugin.lmms_eval.results import RunError, newest, run_lmms_eval
 
 BIN = Path(sys.executable).parent
+RECORDED = Path(__file__).parents[2] / "shared" / "reference" / "traces" / "Controlled_Images_A.jsonl"
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
 
 
@@ -30,10 +31,10 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
     return done
 
 
-def results(folder: Path) -> dict[str, Any]:
+def results(folder: Path, task: str = "whatsup_demo") -> dict[str, Any]:
     """The one results file: its absence is the only sign of failure that lmms-eval gives."""
     (file,) = folder.glob("*/*_results.json")
-    scores: dict[str, Any] = json.loads(file.read_text())["results"]["whatsup_demo"]
+    scores: dict[str, Any] = json.loads(file.read_text())["results"][task]
     return scores
 
 
@@ -84,16 +85,30 @@ def test_the_models_are_listed() -> None:
     assert "llava_adaptvis" in run("lmms-eval", "models").stdout
 
 
-def test_adaptvis_demo_prints_the_comparison(tmp_path: Path) -> None:
+def test_adaptvis_demo_tells_the_whole_story(tmp_path: Path) -> None:
     folder = tmp_path / "a folder [bold]"  # brackets are markup to the library that prints
-    done = run("adaptvis", "demo", "--limit", "8", "--output-path", folder, COLUMNS="200")
-    for method in ("baseline", "scalingvis", "adaptvis"):
-        assert method in done.stdout
-        assert results(folder / f"llava_{method}")
-        assert f"--output_path '{folder}/llava_{method}' --limit 8\n" in done.stdout
-    assert (folder / "answers.png").stat().st_size > 20_000
-    assert f"answers: {folder}/answers.png\n" in done.stdout
-    assert "accuracy" in done.stdout and "rows sharpened" in done.stdout
+    done = run("adaptvis", "demo", "--output-path", folder, COLUMNS="200")
+    commands = [line for line in done.stdout.splitlines() if line.startswith("$ ")]
+    assert [command.split()[1:3] for command in commands] == [
+        ["adaptvis", "sweep"], ["adaptvis", "tune"], ["adaptvis", "compare"], ["lmms-eval", "--model"]
+    ]  # fmt: skip
+    assert all(f"'{folder}" in command for command in commands)
+    assert "AdaptVis does not beat the plain model" in done.stdout and "so the preset keeps alpha 1" in done.stdout
+    for shown in ("baseline", "adaptvis 0.5/1.5/0.4 (llava-1.5-7b)", "scalingvis 0.8 (llava-1.5-7b)",
+                  "adaptvis 1/1/0 (tuned)", "calibrated batch (tuned)"):  # fmt: skip
+        assert shown in done.stdout
+    score = results(folder / "llava_adaptvis", "whatsup_demo_test")["individual_acc,none"]
+    assert f"lmms-eval's own run of it scores {100 * score:.2f}, as the sweep said." in done.stdout
+    assert (folder / "report" / "report.html").is_file() and (folder / "tuned.yaml").is_file()
+    assert f"The report: {folder}/report/report.html\n" in done.stdout
+
+
+@pytest.mark.skipif(not RECORDED.is_file(), reason="needs the recorded runs")
+def test_adaptvis_demo_on_a_recorded_trace(tmp_path: Path) -> None:
+    done = run("adaptvis", "demo", "--trace", RECORDED, "--output-path", tmp_path, COLUMNS="200")
+    assert "AdaptVis beats the plain model" in done.stdout and "84.85" in done.stdout and "86.36" in done.stdout
+    assert "the correction brings more than steering" in done.stdout
+    assert (tmp_path / "report" / "report.html").is_file()
 
 
 def test_a_run_that_fails_is_an_error_with_the_end_of_its_log(tmp_path: Path) -> None:

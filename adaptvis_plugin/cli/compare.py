@@ -33,10 +33,14 @@ def compare(
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option(help="Read traces of sweeps also under this setting, as adaptvis:0.5/1.5/0.4; may be repeated."),
+        typer.Option(
+            help="Read traces of sweeps under this setting, as adaptvis:0.5/1.5/0.4, in place of each coefficient; may "
+            "be repeated."
+        ),
     ] = None,
     preset: Annotated[
-        Path | None, typer.Option(help="Read traces of sweeps also under the settings of this preset.")
+        list[str] | None,
+        typer.Option(help="The same with the settings of a preset, by its name or file; may be repeated."),
     ] = None,
     common: Annotated[
         bool, typer.Option("--common", help="Compare runs over different rows on the rows that all have.")
@@ -59,7 +63,7 @@ def compare(
 
     console = Console(emoji=False)
     with reported(ComparisonError, TraceError, OSError):
-        read, notes = read_runs(runs, [Setting.parse(text) for text in setting or ()], preset)
+        read, notes = read_runs(runs, [Setting.parse(text) for text in setting or ()], preset or ())
         compared = sections(read, baseline, common)
         notes += shared_data(compared)
         found = report(compared)

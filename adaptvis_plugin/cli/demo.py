@@ -1,92 +1,103 @@
-"""``adaptvis demo``: the three methods on the embedded model and data set, side by side."""
+"""``adaptvis demo``: sweep, tune and compare on the embedded model and data set, and a run of lmms-eval as a check."""
 
+import json
+import os
 import shlex
 import time
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from adaptvis_plugin.cli.errors import reported
-from adaptvis_plugin.lmms_eval.results import RunError, newest, read_metrics, read_samples, run_lmms_eval
+from adaptvis_plugin.lmms_eval.results import RunError, newest, read_metrics, run_lmms_eval
 
-TASK = "whatsup_demo"
-
-METHODS = ("baseline", "scalingvis", "adaptvis")
-"""Those that need nothing fitted to the demo model."""
+VALIDATION, TEST = "whatsup_demo_val", "whatsup_demo_test"
+PUBLISHED = "llava-1.5-7b"
+"""The preset with the authors' settings."""
 
 app = typer.Typer()
 
 
 @app.command()
 def demo(
-    output_path: Annotated[Path, typer.Option(help="Folder for lmms-eval's results, samples and logs.")] = Path(
+    output_path: Annotated[Path, typer.Option(help="Folder for the traces, the preset, the report and logs.")] = Path(
         "out/demo"
     ),
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 16,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows, for a quick look.")] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="A recorded trace to tune and compare on, in place of a sweep of the embedded model."),
+    ] = None,
 ) -> None:
-    """Score plain decoding, ScalingVis and AdaptVis on the embedded model and demo scenes, offline."""
-    console = Console()
-    runs, answers = [], []
+    """Find settings for the embedded model on the demo's validation rows, and see on its test rows what they bring.
+
+    Runs this package's own commands, offline, and shows each. At the end lmms-eval runs one of the settings itself, and
+    its score must be the one that was found without it.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    start = time.perf_counter()
     with reported(RunError):
-        for method in METHODS:
-            model = f"llava_{method}"
-            arguments = ["--model", model, "--tasks", TASK, "--model_args", "pretrained=demo"]
-            arguments += ["--batch_size", str(batch_size), "--log_samples", "--output_path", str(output_path / model)]
-            arguments += [] if limit is None else ["--limit", str(limit)]
-            console.print(f"[dim]$ {escape(shlex.join(['lmms-eval', *arguments]))}[/dim]", soft_wrap=True)
-            with console.status(f"{model}: running lmms-eval"):
-                start = time.perf_counter()
-                run_lmms_eval(arguments, output_path / f"{model}.log")
-                seconds = time.perf_counter() - start
-            samples = read_samples(newest(output_path / model, f"*_samples_{TASK}.jsonl"))
-            metrics = read_metrics(newest(output_path / model, "*_results.json"), TASK)
-            runs.append({"method": method, **metrics, **steering(samples), "seconds": seconds})
-            answers.append(samples.assign(method=method))
-    console.print(comparison(pd.DataFrame(runs)))
-
-    from adaptvis_plugin.analysis.answers import draw_answers
-
-    picture = output_path / "answers.png"
-    draw_answers(pd.concat(answers, ignore_index=True), picture)
-    rows = output_path / "llava_*" / "*" / f"*_samples_{TASK}.jsonl"
-    typer.echo(f"Some scenes and their answers: {picture}\nEvery row's answer, confidence and alpha: {rows}")
+        if trace is None:
+            _embedded(output_path, batch_size)
+        else:
+            _recorded(trace, output_path)
+    typer.echo(f"{time.perf_counter() - start:.0f} seconds in all")
 
 
-def steering(samples: pd.DataFrame) -> dict[str, float]:
-    """Return what a method did to the rows: the mean confidence, and the shares of rows smoothed and sharpened."""
-    alpha = samples["alpha"]
-    return {
-        "confidence": samples["confidence"].mean(),
-        "smoothed": (alpha < 1).mean(),
-        "sharpened": (alpha > 1).mean(),
-    }
+def _embedded(folder: Path, batch_size: int) -> None:
+    traces, preset, found, compared = (folder / name for name in ("traces", "tuned.yaml", "tune.json", "compare.json"))
+    sweep = ["sweep", "--model-args", "pretrained=demo", "--tasks", f"{VALIDATION},{TEST}"]
+    _run(*sweep, "--batch-size", str(batch_size), "-o", str(traces))
+    report = str(folder / "tune")
+    _run("tune", f"{traces / VALIDATION}.jsonl", "-o", str(preset), "--report", report, "--json", str(found))
+    (tuned,) = json.loads(found.read_text(encoding="utf-8"))
+    best = tuned["methods"]["adaptvis"]["setting"]
+    setting = f"adaptvis:{best['alpha_low']:g}/{best['alpha_high']:g}/{best['threshold']:g}"
+    presets = ["--preset", PUBLISHED, "--preset", str(preset), "--setting", setting]
+    report = str(folder / "report")
+    _run("compare", f"{traces / TEST}.jsonl", *presets, "-o", report, "--json", str(compared))
+    _check(folder, batch_size, compared)
 
 
-def comparison(runs: pd.DataFrame) -> Table:
-    """Return the runs side by side, one column each; shares in percent."""
-    titles = {
-        "individual_acc": "accuracy",
-        "strict_acc": "accuracy, strict rule",
-        "pair_acc": "pairs all right",
-        "set_acc": "sets of four all right",
-        **{name: name.removeprefix("rel_") for name in runs.columns if name.startswith("rel_")},
-        "confidence": "mean confidence",
-        "smoothed": "rows smoothed (alpha < 1)",
-        "sharpened": "rows sharpened (alpha > 1)",
-    }
-    table = Table(title=f"{TASK} on the embedded model, percent")
-    table.add_column()
-    for method in runs["method"]:
-        table.add_column(method, justify="right")
-    for name, title in titles.items():
-        table.add_row(
-            title, *(f"{100 * share:.1f}" for share in runs[name]), end_section=name in ("set_acc", "rel_under")
-        )
-    table.add_row("wall time, seconds", *(f"{seconds:.0f}" for seconds in runs["seconds"]))
-    return table
+def _recorded(trace: Path, folder: Path) -> None:
+    preset = folder / "tuned.yaml"
+    _run("tune", str(trace), "-o", str(preset), "--report", str(folder / "tune"))
+    _run("compare", str(trace), "--preset", str(preset), "-o", str(folder / "report"))
+
+
+def _check(folder: Path, batch_size: int, compared: Path) -> None:
+    """Let lmms-eval run the authors' AdaptVis, and compare its score with the one from the trace.
+
+    Raises:
+        RunError: If the run fails, or has another score.
+    """
+    output = folder / "llava_adaptvis"
+    arguments = ["--model", "llava_adaptvis", "--tasks", TEST, "--model_args", "pretrained=demo"]
+    arguments += ["--batch_size", str(batch_size), "--log_samples", "--output_path", str(output)]
+    _tell("lmms-eval", *arguments)
+    run_lmms_eval(arguments, folder / "llava_adaptvis.log")
+    score = read_metrics(newest(output, "*_results.json"), TEST)["individual_acc"]
+    (section,) = json.loads(compared.read_text(encoding="utf-8"))["tasks"]
+    expected = next(
+        metric["value"]
+        for run in section["runs"]
+        if run["name"].startswith("adaptvis") and run["name"].endswith(f"({PUBLISHED})")
+        for metric in run["metrics"]
+        if metric["name"] == "individual_acc"
+    )
+    if abs(score - expected) > 1e-9:
+        raise RunError(f"lmms-eval's run scores {score:.4f}, and the trace says {expected:.4f}: they must be equal")
+    typer.echo(f"lmms-eval's own run of it scores {100 * score:.2f}, as the sweep said.")
+
+
+def _run(*arguments: str) -> None:
+    """Run one of this package's commands in this process, which saves the seconds in which torch is imported."""
+    from adaptvis_plugin.cli import app as whole
+
+    _tell("adaptvis", *arguments)
+    whole(list(arguments), standalone_mode=False)
+
+
+def _tell(*command: str) -> None:
+    typer.echo(f"\n$ {shlex.join(command)}")

@@ -20,14 +20,14 @@ Read = Callable[[], Sequence[Run]]
 
 
 def read_runs(
-    paths: Iterable[Path], settings: Sequence[Setting] = (), preset: Path | None = None
+    paths: Iterable[Path], settings: Sequence[Setting] = (), presets: Sequence[str] = ()
 ) -> tuple[list[Run], list[str]]:
     """Return the runs, each with a name of its own, and what was left out and why.
 
     Args:
         paths: Folders and files of runs.
-        settings: The settings that traces of sweeps are also read under.
-        preset: A preset whose settings traces of sweeps are also read under.
+        settings: The settings that traces of sweeps are read under; see `read_trace_runs`.
+        presets: Presets whose settings traces of sweeps are read under.
 
     Raises:
         ComparisonError: If one of the paths holds no run that can be read.
@@ -37,7 +37,7 @@ def read_runs(
     seen: set[Path] = set()
     swept = False
     for path in paths:
-        found = _readers(path, settings, preset)
+        found = _readers(path, settings, presets)
         if not found:
             raise ComparisonError(f"{path} holds no run: give {KINDS}. If a run failed, its log says why")
         here: list[Run] = []
@@ -58,15 +58,15 @@ def read_runs(
         notes += problems + older
     if not runs:
         raise ComparisonError(f"no run was given: give {KINDS}")
-    if (settings or preset) and not swept:
+    if (settings or presets) and not swept:
         raise ComparisonError("--setting and --preset read traces of sweeps, and no trace was given")
     return named(runs), notes
 
 
-def _readers(path: Path, settings: Sequence[Setting], preset: Path | None) -> list[tuple[Path, Read]]:
+def _readers(path: Path, settings: Sequence[Setting], presets: Sequence[str]) -> list[tuple[Path, Read]]:
     """Return the files with runs in a folder, or the file itself, each with what reads it."""
     if path.is_file():
-        return [(path, _reader(path, settings, preset))]
+        return [(path, _reader(path, settings, presets))]
     if not path.is_dir():
         raise ComparisonError(f"{path}: there is no such file or folder")
     results = sorted(path.rglob(f"*{RESULTS}"))
@@ -77,10 +77,10 @@ def _readers(path: Path, settings: Sequence[Setting], preset: Path | None) -> li
     traced = [f for f in sorted(path.rglob(f"*{vlmevalkit.TRACE}")) if f.parent not in scored]
     traces = [f for f in sorted(path.glob("*.jsonl")) if SAMPLES not in f.name and not f.name.endswith("_trace.jsonl")]
     files = [*results, *status, *samples, *traced, *traces]
-    return [(file, _reader(file, settings, preset)) for file in files]
+    return [(file, _reader(file, settings, presets)) for file in files]
 
 
-def _reader(path: Path, settings: Sequence[Setting], preset: Path | None) -> Read:
+def _reader(path: Path, settings: Sequence[Setting], presets: Sequence[str]) -> Read:
     """Return what reads a file, by its name and, for JSON lines, by its first row.
 
     Raises:
@@ -99,7 +99,7 @@ def _reader(path: Path, settings: Sequence[Setting], preset: Path | None) -> Rea
         return lambda: [lmms_eval.read_samples(path)]
     if "prediction" in keys and "index" in keys:
         return lambda: [vlmevalkit.read_file(path)]
-    return lambda: read_trace_runs(path, settings, preset)
+    return lambda: read_trace_runs(path, settings, presets)
 
 
 def _first_keys(path: Path) -> set[str]:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from adaptvis_plugin.models.validation import parse_value
 
 RESULTS = "_results.json"
@@ -67,14 +65,6 @@ def read_metrics(path: Path, task: str) -> dict[str, float]:
         for name, value in found.items()
         if name.endswith(",none") and "_stderr" not in name
     }
-
-
-def read_samples(path: Path) -> pd.DataFrame:
-    """Return each row's doc_id, answer, confidence and alpha from a samples file of this plugin's models."""
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return pd.DataFrame(
-        {"doc_id": line["doc_id"], "answer": line["filtered_resps"], **line["token_counts"][0]} for line in lines
-    )
 
 
 @dataclass(frozen=True)

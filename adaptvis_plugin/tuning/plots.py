@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from adaptvis_plugin.analysis.answers import RIGHT, WRONG
 from adaptvis_plugin.tuning.search import Setting
 from adaptvis_plugin.tuning.study import Study
+
+RIGHT, WRONG = "#1b7837", "#b2182b"
 
 PLAIN, CHOSEN, PUBLISHED = "#555555", "#2166ac", "#e08214"
 

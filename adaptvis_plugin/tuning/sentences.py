@@ -62,6 +62,8 @@ def _about_methods(study: Study) -> Iterator[str]:
         (setting, count), *others = line.chosen.items()
         rest = f", {len(others)} other setting{'s' if len(others) > 1 else ''} in the rest" if others else ""
         yield f"Its choice over the folds: {_short(name, setting)} in {count} of {total}{rest}."
+        if setting.alpha_low > setting.alpha_high:
+            yield "It sharpens where the model is unsure: the reverse of what AdaptVis means."
         needed = rows_needed(gain, study.rows_together)
         yield (
             "Since the difference is not above 0, no number of validation rows would show a gain."

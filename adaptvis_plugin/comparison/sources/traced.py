@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,10 +23,17 @@ class Setting:
     Attributes:
         method: The method's name.
         values: The hyper-parameters.
+        preset: The name of the preset that has them; None if they were given as such.
     """
 
     method: str
     values: Mapping[str, Any]
+    preset: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What a run under it is called: `adaptvis 0.5/1.5/0.4`, or `adaptvis 0.5/1.5/0.4 (llava-1.5-7b)`."""
+        return described(self.method, self.values) + (f" ({self.preset})" if self.preset else "")
 
     @classmethod
     def parse(cls, text: str) -> Setting:
@@ -53,8 +60,8 @@ class Setting:
         return cls(method, found)
 
 
-def preset_settings(preset: Path, task: str) -> list[Setting]:
-    """Return the settings of a preset for a task.
+def preset_settings(preset: str, task: str) -> list[Setting]:
+    """Return the settings of a preset, given by its name or file, for a task.
 
     Raises:
         ComparisonError: If the preset cannot be read, or has none for the task.
@@ -68,17 +75,18 @@ def preset_settings(preset: Path, task: str) -> list[Setting]:
     name, _ = whole_task(task)
     if not found.get(name):
         raise ComparisonError(f"--preset {preset} has no settings for {name}; it has some for {', '.join(found)}")
-    return [Setting(method, values) for method, values in found[name].items()]
+    label = Path(preset).name.removesuffix(".yaml").removesuffix(".yml")
+    return [Setting(method, values, label) for method, values in found[name].items()]
 
 
-def read_trace_runs(path: Path, settings: Sequence[Setting] = (), preset: Path | None = None) -> list[Run]:
+def read_trace_runs(path: Path, settings: Sequence[Setting] = (), presets: Sequence[str] = ()) -> list[Run]:
     """Return the runs of a trace.
 
     Args:
         path: The file.
         settings: The settings that a sweep is to be read under, beside plain decoding. Without any, and without a
             preset, it is read under each of its coefficients.
-        preset: A preset with further settings.
+        presets: Presets with further settings.
 
     Raises:
         ComparisonError, TraceError: If the trace cannot be used, or a coefficient of a setting was not recorded.
@@ -88,11 +96,13 @@ def read_trace_runs(path: Path, settings: Sequence[Setting] = (), preset: Path |
         assert trace.header is not None
         given = [next(iter(row.generations.items())) for row in trace.rows]
         return [_run(trace, trace.header.method, trace.header.settings, given)]
-    asked = [*settings, *(preset_settings(preset, trace.name) if preset else ())]
+    asked = [*settings, *(setting for preset in presets for setting in preset_settings(preset, trace.name))]
     if not asked:
         asked = [Setting("scalingvis", {"alpha": alpha}) for alpha in trace.alphas if alpha != 1]
-    by_name = {described(one.method, one.values): one for one in [Setting("baseline", {}), *asked]}
-    return [_run(trace, one.method, one.values, _answers(trace, one)) for one in by_name.values()]
+    by_name = {one.name: one for one in [Setting("baseline", {}), *asked]}
+    return [
+        replace(_run(trace, one.method, one.values, _answers(trace, one)), name=name) for name, one in by_name.items()
+    ]
 
 
 def _answers(trace: Trace, setting: Setting) -> list[Recorded]:
@@ -104,7 +114,7 @@ def _answers(trace: Trace, setting: Setting) -> list[Recorded]:
     from adaptvis_plugin.methods import build_method
     from adaptvis_plugin.traces.answers import answers_under
 
-    where = f"{trace.path}, under {described(setting.method, setting.values)}"
+    where = f"{trace.path}, under {setting.name}"
     try:
         return answers_under(build_method(setting.method, setting.values), trace.rows, where)
     except ValueError as error:
