@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,15 @@ from adaptvis_plugin.cli.tasks import task_descriptions
 from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.validation import parse_value
+from adaptvis_plugin.traces import read_traces
+from adaptvis_plugin.tuning.study import Line
+from adaptvis_plugin.tuning.tune import judge_traces, study_all
 from adaptvis_plugin.vlmevalkit.names import own_data_sets, registered_models
 from tests.data_helpers import official, serve, sources
 from tests.test_lmms_eval import evaluate, manager
 
 ROOT = Path(__file__).resolve().parents[1]
+RECORDED = ROOT.parent / "shared" / "reference" / "traces"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OWN_TASK = (ROOT / "tasks" / "whatsup" / "README.md").read_text(encoding="utf-8")
 
@@ -32,7 +36,13 @@ def blocks(text: str, kind: str) -> list[str]:
     return [re.sub(r"^ {3}", "", block, flags=re.M) for block in re.findall(rf"```{kind}\n(.*?)```", text, re.S)]
 
 
-LINES = [line.strip() for block in blocks(README, "bash") for line in block.splitlines() if line.strip()]
+def lines(block: str) -> list[str]:
+    return [line.strip() for line in block.splitlines() if line.strip()]
+
+
+LINES = [line for block in blocks(README, "bash") for line in lines(block)]
+(SESSION,) = [lines(block) for block in blocks(README, "bash") if "adaptvis tune" in block]
+"""Commands of which each needs what the one before it wrote."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,11 @@ def bash(code: str, folder: Path, environment: dict[str, str]) -> Done:
 
 @pytest.fixture(scope="module")
 def done(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
-    """Every command, each in a folder of its own."""
+    """Every command, each in a folder of its own, but for those of the session."""
+
+    def run_session() -> dict[str, Done]:
+        folder = tmp_path_factory.mktemp("session")
+        return {line: bash(line, folder, environment) for line in SESSION}
 
     def run(line: str) -> Done:
         other = elsewhere(line)
@@ -119,8 +133,10 @@ def done(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
             official(folder / "FOLDER")
         return bash(line, folder, environment)
 
+    alone = [line for line in LINES if line not in SESSION]
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(LINES, pool.map(run, LINES), strict=True))
+        session = pool.submit(run_session)
+        return dict(zip(alone, pool.map(run, alone), strict=True)) | session.result()
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -134,6 +150,38 @@ def test_every_command_runs_as_it_stands(line: str, done: dict[str, Done]) -> No
     assert ran.status == 0, ran.said[-3000:]
     if "--output_path out" in line:  # the only sign of failure that lmms-eval gives
         assert len(list(ran.folder.glob("out/*/*_results.json"))) == 1, ran.said[-3000:]
+
+
+def test_a_session_ends_with_a_report_and_a_board(done: dict[str, Done]) -> None:
+    ran = done[SESSION[-1]]
+    assert (ran.folder / "report" / "report.html").is_file() and (ran.folder / "my-model.yaml").is_file()
+    compared = done[next(line for line in SESSION if line.startswith("adaptvis compare"))].said
+    assert all(name in said for name in ("baseline", "calibrated") for said in (compared, ran.said))
+    assert len(list(ran.folder.glob("*/**/*_results.json"))) == 3
+
+
+@pytest.mark.skipif(not RECORDED.is_dir(), reason="needs the recorded runs")
+def test_the_table_of_recorded_answers_is_what_tune_finds() -> None:
+    table = README.partition("### What it shows on recorded answers")[2]
+    for name, file in (
+        ("Controlled_A", "Controlled_Images_A"),
+        ("COCO, two objects", "COCO_QA_two_obj"),
+        ("VG, one object", "VG_QA_one_obj"),
+    ):
+        judged = judge_traces(read_traces([RECORDED / f"{file}.jsonl"]), None, shared=False, folds=5)
+        (study,) = study_all(judged, folds=5, repeats=5)
+        found = study.lines
+
+        def figures(line: str, found: Mapping[str, Line] = found) -> str:
+            value, (low, high) = found[line].estimate.value, found[line].estimate.interval
+            return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+        plain, published, best = (
+            f"{100 * found[line].on_all_rows['individual_acc']:.1f}"
+            for line in ("plain", "published_adaptvis", "adaptvis")
+        )
+        row = [name, plain, published, best, *map(figures, ("adaptvis", "batch", "regression"))]
+        assert f"| {' | '.join(row)} |" in table
 
 
 def test_what_the_commands_show(done: dict[str, Done]) -> None:
@@ -192,7 +240,7 @@ def test_the_readme_begins_with_the_two_commands() -> None:
 
 def test_lmms_eval_commands_name_models_tasks_and_arguments_that_exist() -> None:
     """Those that end at a missing checkpoint never get to their task."""
-    commands = [shlex.split(line, comments=True) for line in LINES if "--tasks" in line]
+    commands = [shlex.split(line, comments=True) for line in LINES if "--tasks" in line and line not in SESSION]
     assert len(commands) >= 4
     known = manager().all_tasks
     for command in commands:
