@@ -68,7 +68,7 @@ def tune(
             studies = study_all(together, folds, repeats, lambda: bars.advance(running))
         out = Console()
         for study in studies:
-            out.print(table(study))
+            out.print(table(study, out.width))
             for sentence in sentences(study):
                 out.print(f"- {escape(sentence)}", highlight=False)
             out.print()
