@@ -51,6 +51,18 @@ def test_offsets_are_added_to_the_logarithms() -> None:
     assert method.answer({"yes": 0.6, "no": 0.4}) == "No", "log(0.6 / 0.4) is 0.41"
 
 
+def test_a_value_for_all_other_options_is_used_where_there_is_one_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    row = {"left": 0.6, "top": 0.3, "bottom": 0.1}
+    with pytest.raises(ValueError, match=r"offers 'top', 'bottom', and prior has values only for 'left'.*under '\*'"):
+        Calibrated(prior={"left": 0.9}).answer(row)
+    assert not caplog.records
+    assert Calibrated(prior={"left": 0.9, "*": 0.25}).answer(row) == "Top", "0.67, 1.2 and 0.4"
+    assert "rows offer 'top', for which prior has no value; the one of '*' is used: 0.25" in caplog.text
+    linear = Calibrated("fitted", offsets={"left": 0.0, "*": -9.0}, weights={"left": {"left": 2.0}})
+    assert linear.answer(row) == "Left", "-1.0, -10.2 and -11.3"
+    assert linear.answer({"top": 0.4, "bottom": 0.6}) == "Bottom", "others have no weights"
+
+
 def test_weights_and_offsets_are_those_of_a_logistic_regression() -> None:
     random = np.random.default_rng(0)
     probabilities = random.dirichlet([1, 2, 3, 4], 200)

@@ -106,7 +106,7 @@ def test_the_objective_decides(tmp_path: Path) -> None:
         tune(trace, "--objective", objective, "--json", output, "--repeats", 1)
         (found,) = json.loads(output.read_text())
         assert found["objective"] == objective
-        return float(found["methods"]["scalingvis"]["setting"]["alpha_low"])
+        return float(found["methods"]["scalingvis"]["setting"]["alpha"])
 
     assert [chosen(name) for name in ("individual_acc", "strict_acc", "pair_acc", "set_acc")] == [2.0, 2.0, 0.5, 0.5]
 
@@ -134,6 +134,70 @@ def test_another_tasks_own_metrics_are_tuned_without_controls(tmp_path: Path) ->
     assert "The controls are left out: the task judges answers by a rule of its own" in said(done)
 
 
+def test_own_metrics_that_are_no_shares_are_shown_as_they_are(tmp_path: Path) -> None:
+    """As of a task with free answers, which has no right answer to name, and counts from 0 to 100."""
+    rows = [
+        row.model_copy(update={"gold": "", "options": {}, "metrics": {a: {"score": 40 + a} for a in ALPHAS}})
+        for row in simulated(10)
+    ]
+    trace, folder = write_trace(tmp_path / "free.jsonl", rows, task="free", scoring=None), tmp_path / "report"
+    done = tune(trace, "--repeats", 1, "--report", folder)
+    assert re.search(r"free: 40 rows; score *\n", done.stdout)
+    assert re.search(r"ScalingVis +2 +42\.000 +42\.00 \[42\.00, 42\.00\]", done.stdout)
+    assert "42.00 against 41.00, a difference of +1.00 [+1.00, +1.00]." in said(done)
+
+
+def test_an_own_metric_that_repeats_another_is_left_out(tmp_path: Path) -> None:
+    """POPE's process_results gives whether an answer is right under the name of an F1, of which it is not the mean."""
+
+    def with_metrics(row: Row) -> Row:
+        right = {alpha: float(answer == row.gold) for alpha, answer in row.generations.items()}
+        return row.model_copy(
+            update={"metrics": {alpha: {"pope_accuracy": r, "pope_f1_score": r} for alpha, r in right.items()}}
+        )
+
+    rows = list(map(with_metrics, simulated(20, options=("yes", "no"))))
+    trace = write_trace(tmp_path / "pope.jsonl", rows, task="pope", scoring=None)
+    assert "pope has pope_accuracy\n" in refused(trace, "--objective", "pope_f1_score")
+    assert "The task's own metrics are means of what it says of each row." in said(tune(trace, "--repeats", 1))
+
+
+def test_tasks_with_different_metrics_share_a_setting_by_the_mean_of_the_first_of_each(tmp_path: Path) -> None:
+    write_trace(tmp_path / "toy.jsonl", simulated(20, {1.0: 0.0, 0.5: 3.0, 2.0: 2.0}), task="toy_val")
+    yes = simulated(40, {1.0: 0.0, 0.5: 0.0, 2.0: 3.0}, options=("yes", "no"))
+    write_trace(tmp_path / "vsr.jsonl", yes, task="vsr_val", scoring="vsr")
+    preset, output = tmp_path / "mine.yaml", tmp_path / "found.json"
+    tune(tmp_path, "--shared", "--repeats", 1, "-o", preset, "--json", output)
+    found = json.loads(output.read_text())
+    assert [one["objective"] for one in found] == ["individual_acc", "accuracy"]
+    gains = [one["methods"]["scalingvis"]["gain"]["value"] for one in found]
+    assert found[0]["gain_over_traces"]["scalingvis"]["value"] == pytest.approx(sum(gains) / 2)
+    assert load_preset(preset).values("vsr", "scalingvis") == {"alpha": 2.0}
+
+
+def test_the_json_has_settings_as_models_take_them(tmp_path: Path) -> None:
+    output = tmp_path / "found.json"
+    tune(write_trace(tmp_path / "toy.jsonl", simulated(20, STEERING_HELPS)), "--json", output, "--repeats", 1)
+    (found,) = json.loads(output.read_text())
+    scaling, adaptvis = (found["methods"][name] for name in ("scalingvis", "adaptvis"))
+    assert scaling["setting"] == found["preset"]["scalingvis"] == {"alpha": 0.5}
+    assert scaling["chosen"] == [{"setting": {"alpha": 0.5}, "folds": 5}]
+    assert set(adaptvis["setting"]) == {"alpha_low", "alpha_high", "threshold"}
+    assert found["rows_needed"]["scalingvis"] < 80 < 1000 * found["smallest_gain_shown"]["scalingvis"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_no_figure_is_broken_in_a_narrow_terminal(width: int, tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "toy.jsonl", simulated(20, STEERING_HELPS))
+    arguments = ["tune", str(trace), "--repeats", "1"]
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": str(width)}, catch_exceptions=False)
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    (line,) = [line for line in lines if line.strip().startswith("plain ")]
+    assert re.search(r"plain +\d\d\.\d\d +\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", line)
+    assert any("optimistic" in line and "cross-validated" in line for line in lines)
+
+
 def test_traces_without_option_probabilities_are_tuned_without_controls(tmp_path: Path) -> None:
     rows = [row.model_copy(update={"options": {}}) for row in simulated(10)]
     done = tune(write_trace(tmp_path / "toy.jsonl", rows), "--repeats", 1)
@@ -156,7 +220,7 @@ def test_what_cannot_differ_is_said(tmp_path: Path) -> None:
     done = said(tune(write_trace(tmp_path / "toy.jsonl", rows), "-o", preset, "--repeats", 1))
     assert "No answer is different under any of the recorded coefficients, so there is nothing to tune." in done
     assert "The confidence of every row is 0.5, so no threshold can tell rows apart" in done
-    assert "no number of validation rows would show a gain" in done
+    assert "validation rows" not in done  # how many a gain would take cannot be said
     assert load_preset(preset).values("whatsup_toy", "scalingvis") == {"alpha": 1.0}
 
 
@@ -188,7 +252,11 @@ def test_bad_input_is_a_clear_error(tmp_path: Path) -> None:
     assert "accuracy, precision, recall, standard_f1, authors_acc, authors_f1\n" in refused(
         vsr, "--objective", "neither"
     )
-    assert "individual_acc and vsr by accuracy" in refused(toy, vsr, "--shared")
+    assert "vsr has accuracy, precision" in refused(toy, vsr, "--shared", "--objective", "set_acc")
+    broken = [row for row in rows if row.doc_id and row.doc_id % 4]
+    assert "no row's whole set is among these 30, so set_acc is 0 whatever is answered" in refused(
+        write_trace(tmp_path / "broken.jsonl", broken), "--objective", "set_acc"
+    )
     left = write_trace(tmp_path / "left.jsonl", [row for row in rows if row.gold == "Left"])
     assert "all 10 rows have the right answer 'Left'" in refused(left)
     few = write_trace(tmp_path / "few.jsonl", rows[:12])
@@ -210,6 +278,8 @@ def test_traces_that_one_preset_cannot_hold_are_refused(tmp_path: Path) -> None:
     assert "one of several traces of the task whatsup_toy" in refused(first, test)
     other = write_trace(tmp_path / "other.jsonl", simulated(10), task="other", model="another/model")
     assert "has model 'some/model' and" in refused(first, other)
+    half = write_trace(tmp_path / "half.jsonl", simulated(10), task="other", dtype="bfloat16")
+    assert "has dtype 'float32' and" in refused(first, half)
 
 
 def test_places_that_cannot_be_written_are_refused_before_any_work(tmp_path: Path) -> None:
@@ -255,4 +325,6 @@ def test_the_recorded_runs(
         assert round(100 * methods["steered_options"]["on_all_rows"]["individual_acc"], 2) == 66.67
         assert round(100 * methods["batch"]["on_all_rows"]["individual_acc"], 2) == 82.73
         assert round(100 * methods["published_adaptvis"]["on_all_rows"]["set_acc"], 1) == 30.3
+        assert "not told apart from a correction of label bias" in said(done)
+    if name == "VG_QA_one_obj":
         assert "the correction brings more than steering" in said(done)

@@ -6,15 +6,22 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import softmax
+from sklearn.model_selection import GroupKFold
+from typer.testing import CliRunner
 
 from adaptvis_plugin.analysis.statistics import Estimate, Interval
+from adaptvis_plugin.cli import app
+from adaptvis_plugin.decoding import AdaptVis, Calibrated
+from adaptvis_plugin.models import load_preset
+from adaptvis_plugin.scoring import whatsup
 from adaptvis_plugin.traces import Row, read_traces
+from adaptvis_plugin.traces.answers import answers_under
 from adaptvis_plugin.tuning import controls
-from adaptvis_plugin.tuning.folds import fit, hold_out
+from adaptvis_plugin.tuning.folds import fit, hold_out, widening
 from adaptvis_plugin.tuning.outcomes import Outcomes, outcomes_of
 from adaptvis_plugin.tuning.preset import calibrated_settings, published_settings
 from adaptvis_plugin.tuning.search import surface
-from adaptvis_plugin.tuning.study import rows_needed, study
+from adaptvis_plugin.tuning.study import beats, rows_needed, smallest_gain, study
 from tests.tune_helpers import OPTIONS, REFERENCE, simulated, write_trace
 
 
@@ -118,6 +125,37 @@ def test_the_calibrations_of_a_preset_answer_as_the_controls_do(tmp_path: Path, 
         assert by_fit == max(options, key=lambda o: offsets[o] + sum(weights[o][j] * log_p[j] for j in options))
 
 
+def test_an_option_that_only_other_rows_offer_is_answered_as_the_folds_answer_it(tmp_path: Path) -> None:
+    """Tuned on three options, run on rows with a fourth: for batch calibration it is as likely as chance says."""
+
+    def without_under(row: Row) -> Row:
+        few = {
+            alpha: {name: p / (1 - one["under"]) for name, p in one.items() if name != "under"}
+            for alpha, one in row.options.items()
+        }
+        return row.model_copy(update={"options": few})
+
+    seen = [without_under(row) for row in simulated(30, bias=(0, 1, 0, 0)) if row.gold != "Under"]
+    rows = [
+        row.model_copy(update={"doc_id": 200 + place, "set_id": None, "pair_id": None})
+        for place, row in enumerate(simulated(30, bias=(0, 1, 0, 0), seed=1))
+    ]
+    preset = tmp_path / "mine.yaml"
+    trace = write_trace(tmp_path / "toy_val.jsonl", seen)
+    assert CliRunner().invoke(app, ["tune", str(trace), "-o", str(preset), "--repeats", "1"]).exit_code == 0
+    values = load_preset(preset).values("whatsup_toy_test", "calibrated")
+    assert values["prior"]["*"] == pytest.approx(1 / 3) and "under" not in values["prior"]
+    # The fold's choice, if `under` is offered in tested rows only.
+    one = judged(tmp_path / "both", [*seen, *rows])
+    assert one.options is not None
+    for calibration, control in (("batch", controls.batch_calibrated), ("fitted", controls.regression_plain)):
+        choice = control(one, one.options, np.arange(len(seen)))[len(seen) :] - len(one.alphas)
+        method = Calibrated(**{**values, "calibration": calibration})
+        answers = [answer.text.lower() for answer in answers_under(method, rows, "a test")]
+        assert answers == [one.options.names[place] for place in choice]
+        assert ("under" in answers) == (calibration == "batch")
+
+
 # --- folds
 
 
@@ -146,6 +184,47 @@ def test_held_out_answers_are_those_of_the_settings_that_the_folds_chose(tmp_pat
     assert everything.settings["adaptvis"] == surface([one], [np.arange(80)]).best()
 
 
+def test_an_estimate_is_the_mean_over_repeats_of_the_answers_scored_as_a_run(tmp_path: Path) -> None:
+    rows = simulated(15, {1.0: 1.0, 0.5: 1.5, 2.0: 0.5}, bias=(1, 0, 0, 0))
+    (trace,) = read_traces([write_trace(tmp_path / "trace.jsonl", rows)])
+    one = outcomes_of(trace, "set_acc")
+    (found,) = study([one], [{}], folds=3, repeats=2)
+    scores = []
+    for seed in range(2):
+        answers: dict[int | None, str] = {}
+        for learned, tested in GroupKFold(3, shuffle=True, random_state=seed).split(rows, groups=one.groups):
+            best = AdaptVis(*surface([one], [learned]).best())
+            mine = [rows[place] for place in tested]
+            answers |= {
+                row.doc_id: answer.text for row, answer in zip(mine, answers_under(best, mine, ""), strict=True)
+            }
+        run: list[Any] = [
+            {"answer": row.gold, "generation": answers[row.doc_id], "set_id": row.set_id, "options": OPTIONS}
+            for row in rows
+        ]
+        scores.append(whatsup.group_accuracy(whatsup.outcomes(run), "set_id", "authors"))
+    assert found.lines["adaptvis"].estimate.value == pytest.approx(np.mean(scores))
+
+
+def test_steering_without_an_effect_is_seldom_called_better(tmp_path: Path) -> None:
+    """Choices on folds err together: with the plain bootstrap's interval, every eighth of these would be."""
+    count = 60
+    called = {"scalingvis": 0, "adaptvis": 0}
+    for seed in range(count):
+        rows = simulated(8, {1.0: 1.0, 0.5: 1.00001, 2.0: 1.00002}, seed=seed)  # each has noise of its own
+        bare = [row.model_copy(update={"options": {}}) for row in rows]
+        (found,) = study([judged(tmp_path / str(seed), bare)], [{}], folds=5, repeats=2)
+        for name in called:
+            called[name] += beats(found.together[name])
+    assert max(called.values()) <= 0.05 * count
+
+
+def test_intervals_of_choices_on_folds_are_wider() -> None:
+    assert widening(5, 10_000) == pytest.approx(1.5, abs=0.001)  # 1/5 + 1/4 in place of 1/5
+    assert widening(2, 10_000) == pytest.approx(np.sqrt(3), abs=0.001)
+    assert widening(5, 8) / widening(5, 10_000) == pytest.approx(2.365 / 1.96, abs=0.001)  # t with 7 degrees of freedom
+
+
 def test_rows_needed_to_show_a_gain() -> None:
     def gain(value: float, error: float) -> Estimate:
         return Estimate(value, Interval(value - 2 * error, value + 2 * error), error)
@@ -155,6 +234,10 @@ def test_rows_needed_to_show_a_gain() -> None:
     assert rows_needed(gain(0.1, 0.0), 400) == 2
     assert rows_needed(gain(0.0, 0.02), 400) is None
     assert rows_needed(gain(-0.1, 0.02), 400) is None
+    # With as many rows as there are, the smallest gain that they show.
+    smallest = smallest_gain(gain(-0.1, 0.02), 400)
+    assert smallest is not None and rows_needed(gain(smallest, 0.02), 400) == pytest.approx(400, rel=0.03)
+    assert smallest_gain(gain(0.0, 0.0), 400) is None
 
 
 # --- the recorded runs

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from adaptvis_plugin.decoding import AdaptVis, ScalingVis
 from adaptvis_plugin.scoring import vsr, whatsup
 from adaptvis_plugin.traces import Row, Trace, read_traces
+from adaptvis_plugin.tuning import search
 from adaptvis_plugin.tuning.outcomes import outcomes_of
 from adaptvis_plugin.tuning.search import PLAIN, short_number, surface
 from tests.tune_helpers import ALPHAS, OPTIONS, REFERENCE, write_trace
@@ -69,6 +71,14 @@ def any_rows(draw: st.DrawFn, scoring: str) -> list[Row]:
         )
         for number in range(count)
     ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def in_parts() -> Iterator[None]:
+    """So few thresholds at once that even a small trace has several parts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "AT_ONCE", 3)
+        yield
 
 
 @pytest.mark.parametrize(

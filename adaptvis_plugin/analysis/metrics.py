@@ -32,10 +32,11 @@ class Metric:
         name: Its name in lmms-eval.
         title: What a reader calls it.
         columns: The columns that are summed, in order.
-        value: Maps sums of shape (..., number of columns) to values of shape (...), in 0..1.
+        value: Maps sums of shape (..., number of columns) to values of shape (...).
         group: For pairs and sets: the first column is then 1 only if it is 1 in all rows of a complete group, is
             counted once per group, and the second column counts the rows.
         higher_is_better: Whether it can be an aim.
+        share: Whether its values are shares, in 0..1, which a reader is shown in percent.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Metric:
     value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     group: Group | None = None
     higher_is_better: bool = True
+    share: bool = True
 
 
 def _ratio(part: Any, whole: Any) -> Any:

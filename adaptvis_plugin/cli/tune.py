@@ -42,7 +42,7 @@ def tune(
         ),
     ] = None,
     shared: Annotated[
-        bool, typer.Option("--shared", help="One setting for all traces, by the mean of the metric over them.")
+        bool, typer.Option("--shared", help="One setting for all traces, by the mean of their metrics.")
     ] = False,
     folds: Annotated[int, typer.Option(min=2, help="Into how many parts the rows are divided for the estimate.")] = 5,
     repeats: Annotated[int, typer.Option(min=1, help="How often they are divided anew.")] = 5,
@@ -68,7 +68,7 @@ def tune(
             studies = study_all(together, folds, repeats, lambda: bars.advance(running))
         out = Console()
         for study in studies:
-            out.print(table(study))
+            out.print(table(study, out.width))
             for sentence in sentences(study):
                 out.print(f"- {escape(sentence)}", highlight=False)
             out.print()

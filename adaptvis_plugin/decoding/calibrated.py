@@ -1,7 +1,9 @@
 """Calibration: no steering, but a choice among the offered options that corrects the model's bias for some of them."""
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,14 @@ from adaptvis_plugin.decoding.method import Method, check_finite
 NEEDED = {"batch": "prior", "fitted": "offsets"}
 """The calibrations -> the hyper-parameter that each cannot do without."""
 
+OTHERS = "*"
+"""The name under which `prior` and `offsets` may have a value for all options that they do not name."""
+
 FLOOR = 1e-12
 """A smaller probability counts as this one: a recorded probability may be rounded to 0, which has no logarithm."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,11 +35,14 @@ class Calibrated(Method):
     - ``fitted``: offsets[o] + the sum of weights[o][j] log p[j] over the offered options j. Without weights it is
       offsets[o] + log p[o].
 
+    A row that offers an option without a value is refused, unless there is a value for `*`, which then counts for every
+    such option. It has no weights: its fitted score is offsets["*"] + log p.
+
     Attributes:
         calibration: `batch` or `fitted`.
         prior: For each option its mean probability over validation rows.
         offsets: For each option a number.
-        weights: For each option its weights, one for each option; empty, or for the options of `offsets`.
+        weights: For each option its weights, one for each option; empty, or for the options that `offsets` names.
 
     Options are named in lower case; how a row writes them does not matter.
     """
@@ -46,7 +57,7 @@ class Calibrated(Method):
         if lacking := self.lacking(vars(self)):
             raise ValueError(f"calibration={self.calibration!r} needs {', '.join(lacking)}")
         for name, named in {"": self.weights, **{f".{o}": row for o, row in self.weights.items()}}.items():
-            if self.weights and named.keys() != self.offsets.keys():
+            if self.weights and named.keys() != self.offsets.keys() - {OTHERS}:
                 raise ValueError(
                     f"weights{name} is for {_listed(named)}, and offsets for {_listed(self.offsets)}; give both for "
                     "the same options"
@@ -95,10 +106,13 @@ class Calibrated(Method):
         part = NEEDED[self.calibration]
         known = getattr(self, part)
         if unknown := [option for option in options if option.lower() not in known]:
-            raise ValueError(
-                f"{row} offers {_listed(unknown)}, and {part} has values only for {_listed(known)}; add one to the "
-                "preset, or fit the calibration on rows that offer it"
-            )
+            if OTHERS not in known:
+                raise ValueError(
+                    f"{row} offers {_listed(unknown)}, and {part} has values only for {_listed(known)}; add one to the "
+                    f"preset (or one for all others, under {OTHERS!r}), or fit the calibration on rows that offer it"
+                )
+            for option in unknown:
+                _warn_of_others(option.lower(), part, known[OTHERS])
 
     def scores(self, probabilities: Mapping[str, Any]) -> dict[str, Any]:
         """Return the score of each option.
@@ -133,10 +147,21 @@ class Calibrated(Method):
 
     def _score(self, option: str, logs: Mapping[str, Any]) -> Any:
         if self.calibration == "batch":
-            return logs[option] - np.log(self.prior[option])
-        if not self.weights:
-            return self.offsets[option] + logs[option]
-        return self.offsets[option] + sum(self.weights[option][other] * log for other, log in logs.items())
+            return logs[option] - np.log(_value(self.prior, option))
+        offset = _value(self.offsets, option)
+        if option not in self.weights:
+            return offset + logs[option]
+        own = self.weights[option]
+        return offset + sum(own[other] * number for other, number in logs.items() if other in own)
+
+
+def _value(values: Mapping[str, float], option: str) -> float:
+    return values[option if option in values else OTHERS]
+
+
+@cache
+def _warn_of_others(option: str, part: str, value: float) -> None:
+    log.warning("rows offer %r, for which %s has no value; the one of %r is used: %g", option, part, OTHERS, value)
 
 
 def _check_options(name: str, value: Any) -> None:

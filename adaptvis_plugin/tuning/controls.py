@@ -23,7 +23,7 @@ from adaptvis_plugin.decoding.calibrated import FLOOR
 from adaptvis_plugin.tuning.outcomes import Choice, Options, Outcomes, Rows
 
 NEVER = -1e6
-"""The offset of an option that no label of the fitted rows names: it is never chosen where another is offered."""
+"""The offset of an option that is right in none of the fitted rows: it is never chosen where another is offered."""
 
 
 class Linear(NamedTuple):
@@ -95,11 +95,18 @@ def plain_features(options: Options) -> NDArray[np.float64]:
 
 
 def prior(options: Options, rows: Rows) -> NDArray[np.float64]:
-    """Return the mean unsteered probability of each option over the rows that offer it, shape (options,)."""
+    """Return the mean unsteered probability of each option over the rows that offer it, shape (options,).
+
+    An option that none of them offers gets the probability of `chance`.
+    """
     offered = options.offered[rows]
     total = (np.exp(options.log_p[0, rows]) * offered).sum(0)
-    # An option that no fitted row offers gets the probability of chance.
-    return np.where(offered.any(0), np.maximum(total, FLOOR) / np.maximum(offered.sum(0), 1), 1 / len(options.names))
+    return np.where(offered.any(0), np.maximum(total, FLOOR) / np.maximum(offered.sum(0), 1), chance(options, rows))
+
+
+def chance(options: Options, rows: Rows) -> float:
+    """Return the mean probability of an option if all that a row offers are equally probable."""
+    return float(np.mean(1 / options.offered[rows].sum(1)))
 
 
 def fit_offsets(options: Options, rows: Rows) -> NDArray[np.float64]:
@@ -121,15 +128,18 @@ def fit_offsets(options: Options, rows: Rows) -> NDArray[np.float64]:
 def fit_regression(options: Options, rows: Rows, features: NDArray[np.float64]) -> Linear:
     """Fit scikit-learn's logistic regression with its defaults.
 
+    Among options that are right in none of the rows, the unsteered model chooses.
+
     Args:
         options: The options and labels.
         rows: The rows to fit to; those whose label is not offered are left out.
-        features: Shape (all rows, features).
+        features: Shape (all rows, features); the first are those of `plain_features`.
     """
     rows = rows[options.labels[rows] >= 0]
     count = len(options.names)
-    offsets, weights = np.full(count, NEVER), np.zeros((count, features.shape[1]))
+    offsets, weights = np.full(count, NEVER), np.eye(count, features.shape[1])
     present = np.unique(options.labels[rows])
+    weights[present] = 0.0
     if len(present) < 2:  # one label only: nothing can be told apart, so it is the answer
         offsets[present] = 0.0
         return Linear(offsets, weights)

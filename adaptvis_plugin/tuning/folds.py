@@ -11,13 +11,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm, t
 from sklearn.model_selection import GroupKFold
 
 from adaptvis_plugin.analysis.metrics import Metric
-from adaptvis_plugin.analysis.statistics import Estimate, Interval, estimate
+from adaptvis_plugin.analysis.statistics import LEVEL, Estimate, Interval, estimate
 from adaptvis_plugin.tuning.controls import CONTROLS, among_options
 from adaptvis_plugin.tuning.outcomes import Choice, Outcomes, Rows, TuneError
 from adaptvis_plugin.tuning.search import Setting, surface
+
+TAIL = (1 - LEVEL) / 2
+"""The probability beyond each end of an interval."""
 
 _DIGITS = 12
 """Figures that agree to so many digits are equal."""
@@ -141,12 +145,37 @@ class Sums:
             lambda sums: self.value(sums[..., :first]) - other.value(sums[..., first:]),
         )
 
-    def estimate(self) -> Estimate:
-        """Return the figure with its interval over the groups."""
+    def estimate(self, folds: int | None = None) -> Estimate:
+        """Return the figure with its interval over the groups.
+
+        Args:
+            folds: If the answers were chosen on folds, their number. A bootstrap of the answers takes the choices as
+                given, but any two of them were made on mostly the same rows, and err together. So the interval is
+                widened by the factor of Nadeau and Bengio, "Inference for the Generalization Error" (2003), and for
+                few groups by that of the t distribution.
+        """
         found = estimate(self.table, self.value)
+        wider = 1.0 if folds is None else widening(folds, len(self.table))
+        ends = (found.value + wider * (end - found.value) for end in found.interval)
         # Equal figures must differ by exactly 0, whatever the order in which their sums were added.
-        value, error, *ends = (round(number, _DIGITS) + 0.0 for number in (found.value, found.error, *found.interval))
-        return Estimate(value, Interval(*ends), error)
+        value, error, low, high = (round(number, _DIGITS) + 0.0 for number in (found.value, wider * found.error, *ends))
+        return Estimate(value, Interval(low, high), error)
+
+
+def widening(folds: int, groups: int) -> float:
+    """Return the factor by which an interval is widened; see `Sums.estimate`.
+
+    Of `folds` equal parts one is tested on and the others are learned from, so the variance of the mean over the parts
+    is not 1/folds of that of one, but 1/folds + 1/(folds - 1).
+
+    Args:
+        folds: The number of parts.
+        groups: The number of groups in all.
+    """
+    if groups < 2:
+        return 1.0
+    few = t.isf(TAIL, groups - 1) / norm.isf(TAIL)
+    return float(np.sqrt(1 + folds / (folds - 1)) * few)
 
 
 def mean_over_repeats(outcomes: Outcomes, metric: Metric, choices: NDArray[np.intp]) -> Sums:

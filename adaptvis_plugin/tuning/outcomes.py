@@ -8,7 +8,7 @@ plain model. So steering and its controls are scored alike.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,7 +123,7 @@ def outcomes_of(trace: Trace, objective: str | None = None, alphas: Sequence[flo
             "record them with `adaptvis sweep`"
         )
     golds = [row.gold for row in trace.rows]
-    if len({gold.strip().lower() for gold in golds}) == 1:
+    if len({gold.strip().lower() for gold in golds}) == 1 and golds[0].strip():
         raise TuneError(
             f"{trace.path}: all {len(golds)} rows have the right answer {golds[0]!r}; a setting chosen on them would "
             "only be one that says it more often. Use rows with several right answers"
@@ -149,9 +149,14 @@ def outcomes_of(trace: Trace, objective: str | None = None, alphas: Sequence[flo
     }
     for group, every in ids.items():
         try:
-            complete(every, group)
+            whole = complete(every, group)
         except ValueError as error:
             raise TuneError(f"{trace.path}: {error}") from None
+        if group == chosen.group and not len(whole):
+            raise TuneError(
+                f"{trace.path}: no row's whole {group.removesuffix('_id')} is among these {len(golds)}, so "
+                f"{chosen.name} is 0 whatever is answered; choose by another metric, or on rows with whole sets"
+            )
     names = {name for columns in found for name in columns}
     missing = np.full(len(golds), np.nan)
     return Outcomes(
@@ -169,15 +174,34 @@ def outcomes_of(trace: Trace, objective: str | None = None, alphas: Sequence[flo
 
 
 def _metrics(trace: Trace) -> tuple[Metric, ...]:
-    recorded = dict.fromkeys(name for row in trace.rows for name in row.metrics.get(1.0, {}))
     pairs, sets = (any(getattr(row, one) is not None for row in trace.rows) for one in ("pair_id", "set_id"))
-    found = metrics_of(trace.scoring, tuple(recorded), pairs, sets)
+    own = _own_metrics(trace)
+    found = metrics_of(trace.scoring, tuple(own), pairs, sets)
     if not found:
         raise TuneError(
             f"{trace.path}: its task has metrics of its own, and none of them has a number for each row, so no "
             "setting can be scored from the trace"
         )
-    return tuple(found)
+    return tuple(replace(metric, share=own.get(metric.name, True)) for metric in found)
+
+
+def _own_metrics(trace: Trace) -> dict[str, bool]:
+    """Return the metrics that the task itself has a number for each row of, and whether all of these are in 0..1.
+
+    Of metrics with the same numbers in all rows only the first is kept: a task may hand on whether an answer is right
+    under the name of an F1, whose value is not the mean of these.
+    """
+    names = dict.fromkeys(name for row in trace.rows for name in row.metrics.get(1.0, {}))
+    numbers = {
+        name: tuple(row.metrics.get(alpha, {}).get(name) for row in trace.rows for alpha in trace.alphas)
+        for name in names
+    }
+    first = {numbers[name]: name for name in reversed(names)}
+    return {
+        name: all(value is None or 0 <= value <= 1 for value in numbers[name])
+        for name in names
+        if first[numbers[name]] == name
+    }
 
 
 def _objective(trace: Trace, metrics: Sequence[Metric], name: str | None) -> Metric:

@@ -15,6 +15,9 @@ from adaptvis_plugin.tuning.study import Study
 
 RIGHT, WRONG = "#1b7837", "#b2182b"
 
+MANY = 8
+"""With more coefficients than this there is no room for the threshold of each pair."""
+
 PLAIN, CHOSEN, PUBLISHED = "#555555", "#2166ac", "#e08214"
 
 
@@ -43,14 +46,21 @@ def _draw_pairs(figure: Figure, axes: Axes, study: Study, best: Setting) -> None
     surface = study.surface
     order = np.argsort(surface.alphas)
     names = [f"{surface.alphas[place]:g}" for place in order]
-    splits = surface.values.argmax(-1)[np.ix_(order, order)]
-    scores = 100 * surface.values.max(-1)[np.ix_(order, order)]
+    splits = surface.values.argmax(-1)
+    splits[surface.alphas.index(best.alpha_low), surface.alphas.index(best.alpha_high)] = surface.thresholds.index(
+        best.threshold
+    )
+    splits = splits[np.ix_(order, order)]
+    scores = _percent(study) * surface.values.max(-1)[np.ix_(order, order)]
+    many = len(order) > MANY
     image = axes.imshow(scores, origin="lower", cmap="cividis")
     middle = (scores.min() + scores.max()) / 2
     for (low, high), score in np.ndenumerate(scores):
-        threshold = "" if low == high else f"\nat {surface.thresholds[splits[low, high]]:g}"
+        threshold = "" if low == high or many else f"\nat {surface.thresholds[splits[low, high]]:g}"
         colour = "black" if score > middle else "white"
-        axes.text(high, low, f"{score:.1f}{threshold}", ha="center", va="center", fontsize=8, color=colour)
+        axes.text(
+            high, low, f"{score:.1f}{threshold}", ha="center", va="center", fontsize=7 if many else 8, color=colour
+        )
     low, high = (names.index(f"{alpha:g}") for alpha in best[:2])
     axes.add_patch(Rectangle((high - 0.48, low - 0.48), 0.96, 0.96, fill=False, edgecolor=WRONG, linewidth=3))
     axes.set_xticks(range(len(names)), names)
@@ -58,19 +68,20 @@ def _draw_pairs(figure: Figure, axes: Axes, study: Study, best: Setting) -> None
     axes.set_xlabel("alpha_high, for confidence at or above the threshold")
     axes.set_ylabel("alpha_low, for confidence below the threshold")
     axes.set_title("best threshold of each pair; diagonal: ScalingVis; red: chosen", fontsize=10)
-    figure.colorbar(image, ax=axes, shrink=0.85, label="percent")
+    figure.colorbar(image, ax=axes, shrink=0.85, label=_unit(study))
 
 
 def _draw_thresholds(axes: Axes, study: Study, best: Setting) -> None:
     surface, line = study.surface, study.lines["adaptvis"]
     low, high = (surface.alphas.index(alpha) for alpha in best[:2])
     confidence = study.outcomes.rounded
-    axes.step(surface.thresholds, 100 * surface.values[low, high], where="mid", color=CHOSEN,
+    scale = _percent(study)
+    axes.step(surface.thresholds, scale * surface.values[low, high], where="mid", color=CHOSEN,
               label=f"alphas {best.alpha_low:g} / {best.alpha_high:g}, on all rows")  # fmt: skip
-    axes.plot(best.threshold, 100 * surface.values.max(), "o", color=CHOSEN, label=f"chosen: {best}, optimistic")
+    axes.plot(best.threshold, scale * surface.values.max(), "o", color=CHOSEN, label=f"chosen: {best}, optimistic")
     published = study.lines.get("published_adaptvis")
     if published and published.setting and not study.shared_with:
-        score = 100 * published.on_all_rows[study.outcomes.objective.name]
+        score = scale * published.on_all_rows[study.outcomes.objective.name]
         mark: dict[str, Any] = {
             "markersize": 11,
             "markerfacecolor": "none",
@@ -79,13 +90,13 @@ def _draw_thresholds(axes: Axes, study: Study, best: Setting) -> None:
         axes.plot(
             published.setting.threshold, score, "D", color=PUBLISHED, label=f"published: {published.setting}", **mark
         )
-    axes.axhline(100 * surface.values[0, 0, 0], color=PLAIN, linestyle="--", label="plain")
+    axes.axhline(scale * surface.values[0, 0, 0], color=PLAIN, linestyle="--", label="plain")
     if not study.shared_with:
-        axes.axhline(100 * line.estimate.value, color=RIGHT, linestyle=":", label="AdaptVis, cross-validated")
-        axes.axhspan(*(100 * end for end in line.estimate.interval), color=RIGHT, alpha=0.12, linewidth=0)
+        axes.axhline(scale * line.estimate.value, color=RIGHT, linestyle=":", label="AdaptVis, cross-validated")
+        axes.axhspan(*(scale * end for end in line.estimate.interval), color=RIGHT, alpha=0.12, linewidth=0)
     axes.set_xlim(max(0.0, confidence.min() - 0.05), min(1.0, confidence.max() + 0.05))
     axes.set_xlabel("threshold")
-    axes.set_ylabel("percent")
+    axes.set_ylabel(_unit(study))
     axes.set_title("every threshold of the chosen pair", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -127,6 +138,14 @@ def draw_confidence(study: Study, path: Path) -> None:
     shares.set_xlabel("confidence of the unsteered model")
     counts.set_title(f"{one.trace.name}: confidence of the unsteered model, and whether it is right")
     _save(figure, path)
+
+
+def _percent(study: Study) -> float:
+    return 100.0 if study.outcomes.objective.share else 1.0
+
+
+def _unit(study: Study) -> str:
+    return "percent" if study.outcomes.objective.share else study.outcomes.objective.title
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -12,10 +12,12 @@ import yaml
 
 from adaptvis_plugin.data.registry import data_sets
 from adaptvis_plugin.data.whatsup.facts import WhatsUpFacts
+from adaptvis_plugin.decoding.calibrated import OTHERS
 from adaptvis_plugin.methods import METHODS
 from adaptvis_plugin.models.presets import Preset, find_preset, load_preset, without_split
 from adaptvis_plugin.traces import Trace
-from adaptvis_plugin.tuning.controls import fit_regression, plain_features, prior
+from adaptvis_plugin.tuning.controls import NEVER, chance, fit_regression, plain_features, prior
+from adaptvis_plugin.tuning.folds import STEERING
 from adaptvis_plugin.tuning.outcomes import TuneError
 from adaptvis_plugin.tuning.search import PLAIN, Setting
 from adaptvis_plugin.tuning.sentences import preset_description
@@ -58,16 +60,16 @@ def check_together(traces: Sequence[Trace]) -> None:
     """Check that one preset can hold the settings of all traces.
 
     Raises:
-        TuneError: If they are of different models or prompts, or two are of one task.
+        TuneError: If they are of different models, dtypes or prompts, or two are of one task.
     """
     first = traces[0]
     for trace in traces[1:]:
-        for what in ("model", "revision", "prompt"):
+        for what in ("model", "revision", "dtype", "prompt"):
             one, other = (getattr(each.header, what, None) for each in (first, trace))
             if one != other:
                 raise TuneError(
                     f"{first.path} has {what} {one!r} and {trace.path} has {other!r}; a preset is for one model with "
-                    "one prompt, so tune them one after the other, each with its own -o"
+                    "one dtype and one prompt, so tune them one after the other, each with its own -o"
                 )
     tasks = [preset_task(trace) for trace in traces]
     for trace, task in zip(traces, tasks, strict=True):
@@ -93,8 +95,7 @@ def write_preset(studies: Sequence[Study], path: Path) -> None:
 
 
 def _settings(study: Study) -> dict[str, dict[str, Any]]:
-    scaling, adapt = (study.kept(name) or PLAIN for name in ("scalingvis", "adaptvis"))
-    found: dict[str, dict[str, Any]] = {"scalingvis": {"alpha": scaling.alpha_low}, "adaptvis": adapt._asdict()}
+    found: dict[str, dict[str, Any]] = {name: (study.kept(name) or PLAIN).hyper_parameters(name) for name in STEERING}
     if CALIBRATED in METHODS and (calibrated := calibrated_settings(study)):
         found[CALIBRATED] = calibrated
     return found
@@ -104,7 +105,8 @@ def calibrated_settings(study: Study) -> dict[str, Any] | None:
     """Return the hyper-parameters of both calibrations, fitted to all rows; None without options.
 
     With p the unsteered probabilities of the offered options, `batch` chooses the highest log p - log prior, and
-    `fitted` the highest offset + the sum of weights times log p.
+    `fitted` the highest offset + the sum of weights times log p. An option that only other rows offer is treated as the
+    folds treat one that only the tested rows offer.
     """
     options = study.outcomes.options
     if options is None:
@@ -117,7 +119,7 @@ def calibrated_settings(study: Study) -> dict[str, Any] | None:
 
     return {
         "calibration": study.calibration,
-        "prior": named(prior(options, rows)),
-        "offsets": named(fitted.offsets),
+        "prior": {**named(prior(options, rows)), OTHERS: float(f"{chance(options, rows):.8g}")},
+        "offsets": {**named(fitted.offsets), OTHERS: NEVER},
         "weights": {name: named(row) for name, row in zip(options.names, fitted.weights, strict=True)},
     }

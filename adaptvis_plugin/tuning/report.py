@@ -16,17 +16,22 @@ from rich.table import Table
 
 from adaptvis_plugin.analysis.statistics import LEVEL, Estimate
 from adaptvis_plugin.tuning.controls import CONTROLS
+from adaptvis_plugin.tuning.folds import STEERING
 from adaptvis_plugin.tuning.plots import draw_confidence, draw_surface
 from adaptvis_plugin.tuning.preset import preset_task
-from adaptvis_plugin.tuning.sentences import percent, points, sentences
-from adaptvis_plugin.tuning.study import Line, Study, beats
+from adaptvis_plugin.tuning.search import PLAIN
+from adaptvis_plugin.tuning.sentences import difference, sentences, shown
+from adaptvis_plugin.tuning.study import Line, Study, beats, rows_needed, smallest_gain
 
 IN_FILES_ONLY = ("precision", "recall", "authors_acc", "neither")
 """Metrics that the terminal has no room for."""
 
 
-GAIN = 4
-"""The column with the gain over the plain model."""
+GAIN, OTHERS = 4, 5
+"""The columns with the gain over the plain model, and from where on there are other metrics than the objective."""
+
+ALL_COLUMNS = 100
+"""The width from which a terminal has room for the other metrics."""
 
 
 def heading(study: Study) -> str:
@@ -34,7 +39,8 @@ def heading(study: Study) -> str:
     trace = study.outcomes.trace
     partial = f", partial: {trace.partial}" if trace.partial else ""
     shared = f"; one setting with {', '.join(study.shared_with)}" if study.shared_with else ""
-    return f"{trace.name}: {len(trace.rows)} rows{partial}; {study.outcomes.objective.title}, percent{shared}"
+    percent = ", percent" if study.outcomes.objective.share else ""
+    return f"{trace.name}: {len(trace.rows)} rows{partial}; {study.outcomes.objective.title}{percent}{shared}"
 
 
 def explanation(study: Study) -> str:
@@ -42,8 +48,13 @@ def explanation(study: Study) -> str:
     return (
         "Optimistic: chosen or fitted on the rows that it is scored on; for the plain model and published settings "
         f"nothing is chosen. Cross-validated: in {study.folds} folds, {study.repeats} times, with whole sets (or rows "
-        f"about one picture) kept together; {LEVEL:.0%} intervals by bootstrap over these groups, for the choices as "
-        "the folds made them. The columns from there on are cross-validated too."
+        f"about one picture) kept together; {LEVEL:.0%} intervals by bootstrap over these groups, widened because the "
+        "folds' choices share rows (Nadeau and Bengio, 2003). Other metrics are cross-validated too."
+        + (
+            " The task's own metrics are means of what it says of each row."
+            if study.outcomes.trace.scoring is None
+            else ""
+        )
     )
 
 
@@ -58,24 +69,36 @@ def cells(study: Study) -> tuple[list[str], list[list[str]]]:
         [
             line.title,
             line.setting_text,
-            percent(line.on_all_rows[objective.name], 2),
-            f"{percent(line.estimate.value)} [{', '.join(map(percent, line.estimate.interval))}]",
-            points(line.gain) if line.gain else "",
-            *(percent(line.held_out[metric.name]) for metric in others),
+            shown(line.on_all_rows[objective.name], objective, 2),
+            f"{shown(line.estimate.value, objective)} "
+            f"[{', '.join(shown(end, objective) for end in line.estimate.interval)}]",
+            difference(line.gain, objective) if line.gain else "",
+            *(shown(line.held_out[metric.name], metric) for metric in others),
         ]
         for line in study.lines.values()
     ]
     return [*heads, *(metric.name.removesuffix("_acc") for metric in others)], rows
 
 
-def table(study: Study) -> Table:
-    """Return the table for the terminal, which has no room for the gains; the sentences tell those that decide."""
+def table(study: Study, width: int) -> Table:
+    """Return the table for the terminal, which has no room for the gains; the sentences tell those that decide.
+
+    Args:
+        study: What was found.
+        width: The terminal's width. A narrow one has no room for the other metrics either.
+    """
     heads, rows = cells(study)
     for row in (heads, *rows):
+        if width < ALL_COLUMNS:
+            del row[OTHERS:]
         del row[GAIN]
-    found = Table(title=escape(heading(study)), caption=explanation(study), caption_justify="left", box=SIMPLE)
+    caption = explanation(study)
+    if width < ALL_COLUMNS:
+        caption += " They need a terminal with more columns, or --report."
+    found = Table(title=escape(heading(study)), caption=caption, caption_justify="left", box=SIMPLE)
     for place, head in enumerate(heads):
-        found.add_column(head, justify="left" if place < 2 else "right", overflow="fold")
+        # Where it is too narrow, titles are broken, and figures are not.
+        found.add_column(head, justify="left" if place < 2 else "right", overflow="fold", no_wrap=place in (1, 3))
     last = {"adaptvis", [name for name in study.lines if name not in (*CONTROLS, "steered_options")][-1]}
     for name, row in zip(study.lines, rows, strict=True):
         found.add_row(*map(escape, row), end_section=name in last)
@@ -100,7 +123,7 @@ def markdown(studies: Sequence[Study]) -> str:
 
 
 def frame(studies: Sequence[Study]) -> pd.DataFrame:
-    """Return one row for each trace, way of answering and metric, in shares of 1."""
+    """Return one row for each trace, way of answering and metric; percentages as shares of 1."""
     return pd.DataFrame(
         {
             "trace": study.outcomes.trace.name,
@@ -152,6 +175,7 @@ def _plain(study: Study) -> dict[str, Any]:
         "model": trace.header.model if trace.header else None,
         "rows": len(trace.rows),
         "partial": trace.partial,
+        "scoring": trace.scoring,
         "objective": study.outcomes.objective.name,
         "folds": study.folds,
         "repeats": study.repeats,
@@ -160,16 +184,28 @@ def _plain(study: Study) -> dict[str, Any]:
         "methods": {
             line.name: {
                 "title": line.title,
-                "setting": line.setting._asdict() if line.setting else None,
+                "setting": line.setting.hyper_parameters(line.method) if line.setting else None,
                 "on_all_rows": line.on_all_rows,
                 "cross_validated": line.held_out,
                 "estimate": _estimate(line.estimate),
                 "gain": _estimate(line.gain),
-                "chosen": [{**setting._asdict(), "folds": count} for setting, count in line.chosen.items()],
+                "chosen": [
+                    {"setting": setting.hyper_parameters(line.method), "folds": count}
+                    for setting, count in line.chosen.items()
+                ],
             }
             for line in study.lines.values()
         },
         "beats_plain": {name: beats(gain) for name, gain in study.together.items()},
+        "gain_over_traces": {name: _estimate(gain) for name, gain in study.together.items()},
+        "rows_needed": {name: rows_needed(gain, study.rows_together) for name, gain in study.together.items()},
+        "smallest_gain_shown": {
+            name: smallest_gain(gain, study.rows_together) for name, gain in study.together.items()
+        },
+        "preset": {name: (study.kept(name) or PLAIN).hyper_parameters(name) for name in STEERING},
+        "calibration": study.calibration,
+        "unrounded": {"setting": study.unrounded[0]._asdict(), "on_all_rows": study.unrounded[1]},
+        "not_scored": {name: setting.hyper_parameters(name) for name, setting in study.missing.items()},
         "adaptvis_less_best_correction": {"correction": study.beyond[0], **(_estimate(study.beyond[1]) or {})}
         if study.beyond
         else None,

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from adaptvis_plugin.analysis.metrics import complete
 from adaptvis_plugin.tuning.outcomes import Choice, Outcomes, Rows
 
+AT_ONCE = 64
+"""For how many thresholds pairs and sets are counted at once; all at once would fill the memory."""
+
 _DIGITS = 12
 """Scores that agree to so many digits are equal."""
 
@@ -33,6 +36,10 @@ class Setting(NamedTuple):
     def __str__(self) -> str:
         """Return it as the tables show it."""
         return f"{self.alpha_low:g} / {self.alpha_high:g} / {self.threshold:g}"
+
+    def hyper_parameters(self, method: str) -> dict[str, float]:
+        """Return it as a preset has it."""
+        return {"alpha": self.alpha_low} if method == "scalingvis" else self._asdict()
 
     def choice(self, outcomes: Outcomes) -> Choice:
         """Return which answer each row gets, by AdaptVis's rule."""
@@ -129,10 +136,14 @@ def _groups_right(
     assert outcomes.objective.group is not None
     ids = outcomes.ids[outcomes.objective.group]
     members = complete([ids[row] for row in rows], outcomes.objective.group)
-    smoothed = (level[members] < np.arange(splits)[:, None, None])[:, None]  # (splits, 1, groups, members)
     right = (correct[:, members] > 0)[None]  # (1, alphas, groups, members)
-    low, high = (right | ~smoothed).all(-1), (right | smoothed).all(-1)
-    return np.moveaxis(low.astype(float) @ np.swapaxes(high, 1, 2).astype(float), 0, -1)
+    found = np.empty((splits, len(correct), len(correct)))
+    for start in range(0, splits, AT_ONCE):
+        some = np.arange(start, min(start + AT_ONCE, splits))
+        smoothed = (level[members] < some[:, None, None])[:, None]  # (splits, 1, groups, members)
+        low, high = (right | ~smoothed).all(-1), (right | smoothed).all(-1)
+        found[some] = low.astype(float) @ np.swapaxes(high, 1, 2).astype(float)
+    return np.moveaxis(found, 0, -1)
 
 
 def short_number(above: float, upto: float) -> float:

@@ -7,21 +7,28 @@ from datetime import date
 
 import numpy as np
 
+from adaptvis_plugin.analysis.metrics import Metric
 from adaptvis_plugin.analysis.statistics import LEVEL, Estimate
+from adaptvis_plugin.decoding.calibrated import OTHERS
 from adaptvis_plugin.tuning.folds import STEERING
 from adaptvis_plugin.tuning.search import Setting
-from adaptvis_plugin.tuning.study import POWER, TITLES, Study, beats, rows_needed
+from adaptvis_plugin.tuning.study import POWER, TITLES, FormChange, Study, beats, rows_needed, smallest_gain
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """Return a share in percent."""
-    return f"{100 * share:.{digits}f}"
+def shown(value: float, metric: Metric, digits: int = 1, sign: str = "") -> str:
+    """Return a value of a metric: a share in percent, another number as it is."""
+    return f"{100 * value:{sign}.{digits}f}" if metric.share else f"{value:{sign}.{digits + 1}f}"
 
 
-def points(difference: Estimate) -> str:
-    """Return a difference in percentage points with its interval."""
-    low, high = (f"{100 * end:+.1f}" for end in difference.interval)
-    return f"{100 * difference.value:+.1f} [{low}, {high}]"
+def difference(gain: Estimate, metric: Metric) -> str:
+    """Return a difference of a metric with its interval; of shares in percentage points."""
+    value, low, high = (shown(one, metric, sign="+") for one in (gain.value, *gain.interval))
+    return f"{value} [{low}, {high}]"
+
+
+def points(gain: Estimate, metric: Metric) -> str:
+    """Return a difference as a sentence has it."""
+    return difference(gain, metric) + (" points" if metric.share else "")
 
 
 def sentences(study: Study) -> list[str]:
@@ -46,16 +53,16 @@ def _about_rows(study: Study) -> Iterator[str]:
 
 
 def _about_methods(study: Study) -> Iterator[str]:
-    plain, objective = study.lines["plain"].estimate.value, study.outcomes.objective.name
+    plain, objective = study.lines["plain"].estimate.value, study.outcomes.objective
     for name in STEERING:
         line, gain = study.lines[name], study.together[name]
         verdict = "beats" if beats(gain) else "does not beat"
-        here = f"cross-validated {percent(line.estimate.value)} against {percent(plain)}"
+        here = f"cross-validated {shown(line.estimate.value, objective)} against {shown(plain, objective)}"
         said = (
             f"{line.title}, one setting for {1 + len(study.shared_with)} traces, {verdict} the plain model: a mean "
-            f"difference of {points(gain)} points ({here} in this one)"
+            f"difference of {points(gain, objective)} ({here} in this one)"
             if study.shared_with
-            else f"{line.title} {verdict} the plain model: {here}, a difference of {points(gain)} points"
+            else f"{line.title} {verdict} the plain model: {here}, a difference of {points(gain, objective)}"
         )
         yield said + ("." if beats(gain) else "; so the preset keeps alpha 1.")
         total = sum(line.chosen.values())
@@ -64,23 +71,29 @@ def _about_methods(study: Study) -> Iterator[str]:
         yield f"Its choice over the folds: {_short(name, setting)} in {count} of {total}{rest}."
         if setting.alpha_low > setting.alpha_high:
             yield "It sharpens where the model is unsure: the reverse of what AdaptVis means."
-        needed = rows_needed(gain, study.rows_together)
-        yield (
-            "Since the difference is not above 0, no number of validation rows would show a gain."
-            if needed is None
-            else f"To show a gain of this size with a probability of {POWER:.0%} takes about {needed:,} validation "
-            f"rows (paired t test, two-sided, at {1 - LEVEL:.0%}); here are {study.rows_together:,}."
-        )
+        yield from _about_number_of_rows(gain, objective, study.rows_together)
         if missing := study.missing.get(name):
             yield (
                 f"The published setting of {TITLES[name]}, {_short(name, missing)}, is not scored: its coefficients "
                 "were not recorded."
             )
     setting, value = study.unrounded
-    if not study.shared_with and value > study.lines["adaptvis"].on_all_rows[objective] + 1e-9:
+    if not study.shared_with and value > study.lines["adaptvis"].on_all_rows[objective.name] + 1e-9:
         yield (
             "AdaptVis rounds the confidence to two decimals, as the authors' code does. Compared unrounded, "
-            f"{setting} would reach {percent(value, 2)} on all rows."
+            f"{setting} would reach {shown(value, objective, 2)} on all rows."
+        )
+
+
+def _about_number_of_rows(gain: Estimate, objective: Metric, rows: int) -> Iterator[str]:
+    test = f"with a probability of {POWER:.0%} (paired t test, two-sided, at {1 - LEVEL:.0%})"
+    if (needed := rows_needed(gain, rows)) is not None:
+        yield f"To show a gain of this size {test} takes about {needed:,} validation rows; here are {rows:,}."
+    elif smallest := smallest_gain(gain, rows):
+        unit = " points" if objective.share else ""
+        yield (
+            "The difference is not above 0, so it does not say how many validation rows would show a gain. These "
+            f"{rows:,} show one of {shown(smallest, objective)}{unit} or more {test}."
         )
 
 
@@ -88,8 +101,8 @@ def _about_bias(study: Study) -> Iterator[str]:
     if study.beyond is None or study.on_top is None:
         yield f"The controls are left out: {study.outcomes.without_options}."
         return
-    name, difference = study.beyond
-    low, high = difference.interval
+    (name, less), objective = study.beyond, study.outcomes.objective
+    low, high = less.interval
     meaning = (
         "steering brings something that this correction does not"
         if low > 0
@@ -98,8 +111,8 @@ def _about_bias(study: Study) -> Iterator[str]:
         else "what steering brings is not told apart from a correction of label bias"
     )
     yield (
-        f"Correcting label bias without steering reaches {percent(study.lines[name].estimate.value)} "
-        f"({TITLES[name]}, the best of the corrections). From that to AdaptVis it is {points(difference)} points: "
+        f"Correcting label bias without steering reaches {shown(study.lines[name].estimate.value, objective)} "
+        f"({TITLES[name]}, the best of the corrections). AdaptVis less this correction is {points(less, objective)}: "
         f"{meaning}."
     )
     added = (
@@ -108,33 +121,45 @@ def _about_bias(study: Study) -> Iterator[str]:
         else "these rows do not show that steering adds anything to the correction"
     )
     yield (
-        "From logistic regression on the unsteered options to that on the options under all coefficients it is "
-        f"{points(study.on_top)} points: {added}."
+        "Logistic regression on the options under all coefficients less that on the unsteered ones is "
+        f"{points(study.on_top, objective)}: {added}."
     )
+    options = study.outcomes.options
+    if options and (never := [name for place, name in enumerate(options.names) if place not in options.labels]):
+        yield (
+            f"No row has the right answer {' or '.join(map(repr, never))}, so logistic regression never gives it where "
+            "another option is offered."
+        )
 
 
 def _about_form(study: Study) -> Iterator[str]:
-    rows = len(study.outcomes.confidence)
+    rows, metric = len(study.outcomes.confidence), study.outcomes.metrics[0]
     for form in study.forms:
         if not form.rows:
             yield f"Under {form.setting} no answer changes from one word to a sentence."
             continue
-        chosen = form.setting.choice(study.outcomes)
-        score, plain = (
-            study.outcomes.score(study.outcomes.metrics[0], each) for each in (chosen, study.outcomes.plain)
-        )
-        share = (form.after - form.before) * form.rows / rows
-        yield (
-            f"Under {form.setting}, {form.rows} of {rows} answers change from one word to a sentence; "
-            f"{percent(form.before)}% of them are right before and {percent(form.after)}% after, which is "
-            f"{100 * share:+.1f} of its {100 * (score - plain):+.1f} points."
-            + (
-                f" The choice among the options at the first token of the same steering is right in "
-                f"{percent(form.first_token)}% of them."
-                if form.first_token is not None
-                else ""
-            )
-        )
+        changed = f"Under {form.setting}, {form.rows} of {rows} answers change from one word to a sentence; "
+        if "correct" in study.outcomes.columns:
+            yield changed + _right_after(study, form)
+        else:
+            before, after = shown(form.before, metric), shown(form.after, metric)
+            yield f"{changed}the mean of their {metric.title} is {before} before and {after} after."
+
+
+def _right_after(study: Study, form: FormChange) -> str:
+    one, rows = study.outcomes, len(study.outcomes.confidence)
+    score, plain = (one.score(one.metrics[0], each) for each in (form.setting.choice(one), one.plain))
+    share = (form.after - form.before) * form.rows / rows
+    said = (
+        f"{100 * form.before:.1f}% of them are right before and {100 * form.after:.1f}% after, which is "
+        f"{100 * share:+.1f} of its {100 * (score - plain):+.1f} points of accuracy."
+    )
+    if form.first_token is None:
+        return said
+    return (
+        f"{said} The choice among the options at the first token of the same steering is right in "
+        f"{100 * form.first_token:.1f}% of them."
+    )
 
 
 def _short(name: str, setting: Setting) -> str:
@@ -154,19 +179,26 @@ def preset_description(studies: Sequence[Study], day: date, calibrated: bool) ->
         trace, objective = study.outcomes.trace, study.outcomes.objective
         methods = "; ".join(
             f"{study.lines[name].title} {study.lines[name].setting_text}, cross-validated "
-            f"{percent(study.lines[name].estimate.value)}, {points(study.lines[name].gain)} to plain"  # type: ignore[arg-type]
+            f"{shown(study.lines[name].estimate.value, objective)}, "
+            f"{difference(study.lines[name].gain, objective)} to plain"  # type: ignore[arg-type]
             + ("" if study.kept(name) else ", which does not beat it, so alpha stays 1")
             for name in STEERING
         )
         if calibrated and study.calibration:
             line = study.lines["batch" if study.calibration == "batch" else "regression"]
-            methods += f"; {line.title}, cross-validated {percent(line.estimate.value)}"
+            methods += f"; {line.title}, cross-validated {shown(line.estimate.value, objective)}"
         partial = f" (partial: {trace.partial})" if trace.partial else ""
         each.append(
             f"{trace.path.name}, {len(trace.rows)} rows{partial}, {objective.name}: plain "
-            f"{percent(study.lines['plain'].estimate.value)}; {methods}."
+            f"{shown(study.lines['plain'].estimate.value, objective)}; {methods}."
         )
     shared = " One setting for all of them." if any(study.shared_with for study in studies) else ""
     folds = f"{studies[0].folds} folds, {studies[0].repeats} times"
-    how = f"Percent, cross-validated in {folds}, intervals at {LEVEL:.0%}."
-    return f"By `adaptvis tune` on {day.isoformat()}.{shared} {how} {' '.join(each)}"
+    percent = "Percent, c" if all(study.outcomes.objective.share for study in studies) else "C"
+    how = f"{percent}ross-validated in {folds}, intervals at {LEVEL:.0%}."
+    others = (
+        f" `{OTHERS}` is for options that these rows do not offer."
+        if calibrated and any(study.calibration for study in studies)
+        else ""
+    )
+    return f"By `adaptvis tune` on {day.isoformat()}.{shared} {how} {' '.join(each)}{others}"

@@ -35,6 +35,10 @@ CORRECTIONS = tuple(name for name, control in CONTROLS.items() if control.correc
 """The controls that correct label bias without steering."""
 
 
+NOTHING_CHOSEN = ("plain", "published_scalingvis", "published_adaptvis", "first_token")
+"""The ways of answering that are the same on whatever rows."""
+
+
 @dataclass(frozen=True)
 class Line:
     """One way of answering.
@@ -63,11 +67,16 @@ class Line:
         return TITLES[self.name]
 
     @property
+    def method(self) -> str:
+        """The name of the method whose setting it is."""
+        return self.name.removeprefix("published_")
+
+    @property
     def setting_text(self) -> str:
         """Its setting as the tables show it."""
         if self.setting is None:
             return ""
-        return f"{self.setting.alpha_low:g}" if self.name.endswith("scalingvis") else str(self.setting)
+        return f"{self.setting.alpha_low:g}" if self.method == "scalingvis" else str(self.setting)
 
 
 class FormChange(NamedTuple):
@@ -156,6 +165,18 @@ def rows_needed(gain: Estimate, rows: int) -> int | None:
     return max(2, int(float(f"{np.ceil(np.squeeze(needed)):.2g}")))
 
 
+def smallest_gain(gain: Estimate, rows: int) -> float | None:
+    """Return the smallest gain that so many rows would show, if the differences scatter as here; see `rows_needed`.
+
+    Returns:
+        The gain; None if the differences do not scatter.
+    """
+    if not np.isfinite(gain.error) or gain.error == 0:
+        return None
+    effect = TTestPower().solve_power(nobs=rows, alpha=1 - LEVEL, power=POWER, alternative="two-sided")
+    return float(np.squeeze(effect)) * gain.error * float(np.sqrt(rows))
+
+
 def study(
     outcomes: Sequence[Outcomes],
     published: Sequence[Mapping[str, Setting]],
@@ -177,23 +198,22 @@ def study(
     fitted = fit(outcomes, everything)
     every = surface(outcomes, everything)
     unrounded = surface(outcomes, everything, rounded=False)
-    objective = outcomes[0].objective
     together = {
         name: mean_over_traces(
             [
-                mean_over_repeats(one, objective, answers) - mean_over_repeats(one, objective, one.plain[None])
+                mean_over_repeats(one, one.objective, answers) - mean_over_repeats(one, one.objective, one.plain[None])
                 for one, answers in zip(outcomes, held.choices[name], strict=True)
             ]
-        ).estimate()
+        ).estimate(folds)
         for name in STEERING
     }
     names = [one.trace.name for one in outcomes]
     found = []
     for place, (one, known) in enumerate(zip(outcomes, published, strict=True)):
         recorded = {name: setting for name, setting in known.items() if {*setting[:2]} <= {*one.alphas}}
-        lines = _lines(one, place, fitted, held, recorded)
+        lines = _lines(one, place, fitted, held, recorded, folds)
         beyond, on_top, calibration = _beyond_bias(
-            one, {name: each[place] for name, each in held.choices.items()}, lines
+            one, {name: each[place] for name, each in held.choices.items()}, lines, folds
         )
         settings = {fitted.settings["adaptvis"], recorded.get("adaptvis", fitted.settings["adaptvis"])}
         found.append(
@@ -218,12 +238,13 @@ def study(
 
 
 def _lines(
-    one: Outcomes, place: int, fitted: Fitted, held: HeldOut, published: Mapping[str, Setting]
+    one: Outcomes, place: int, fitted: Fitted, held: HeldOut, published: Mapping[str, Setting], folds: int
 ) -> dict[str, Line]:
     plain = mean_over_repeats(one, one.objective, one.plain[None])
 
     def line(name: str, choice: Choice, answers: NDArray[np.intp], setting: Setting | None) -> Line:
         sums = mean_over_repeats(one, one.objective, answers)
+        chosen_on = None if name in NOTHING_CHOSEN else folds
         return Line(
             name=name,
             setting=setting,
@@ -231,8 +252,8 @@ def _lines(
             held_out={
                 metric.name: float(np.mean([one.score(metric, answer) for answer in answers])) for metric in one.metrics
             },
-            estimate=sums.estimate(),
-            gain=None if name == "plain" else (sums - plain).estimate(),
+            estimate=sums.estimate(chosen_on),
+            gain=None if name == "plain" else (sums - plain).estimate(chosen_on),
             chosen=dict(Counter(held.settings.get(name, ())).most_common()),
         )
 
@@ -247,14 +268,14 @@ def _lines(
 
 
 def _beyond_bias(
-    one: Outcomes, held: Mapping[str, NDArray[np.intp]], lines: Mapping[str, Line]
+    one: Outcomes, held: Mapping[str, NDArray[np.intp]], lines: Mapping[str, Line], folds: int
 ) -> tuple[tuple[str, Estimate] | None, Estimate | None, str | None]:
     if one.options is None:
         return None, None, None
 
     def difference(first: str, second: str) -> Estimate:
         sums = [mean_over_repeats(one, one.objective, held[name]) for name in (first, second)]
-        return (sums[0] - sums[1]).estimate()
+        return (sums[0] - sums[1]).estimate(folds)
 
     best = max(CORRECTIONS, key=lambda name: lines[name].estimate.value)
     calibration = "fitted" if beats(difference("regression", "batch")) else "batch"

@@ -37,10 +37,11 @@ def _sharing(traces: Sequence[Trace], objective: str | None) -> list[Outcomes]:
         raise TuneError("--shared: the traces have no coefficient but 1 in common; sweep all tasks over the same ones")
     outcomes = [outcomes_of(trace, objective, alphas) for trace in traces]
     for one in outcomes:
-        if one.objective.name != outcomes[0].objective.name:
+        if one.objective.share != outcomes[0].objective.share:
             raise TuneError(
                 f"--shared: {outcomes[0].trace.name} is scored by {outcomes[0].objective.name} and {one.trace.name} by "
-                f"{one.objective.name}, which cannot be averaged; tune them without --shared"
+                f"{one.objective.name}; only one of them is a share in 0..1, so they cannot be averaged. Tune the "
+                "traces without --shared"
             )
     return outcomes
 
