@@ -47,8 +47,8 @@ def run_all(commands: Iterable[list[str]], own: dict[str, str], log: Path) -> st
     return printed
 
 
-def adaptvis(*arguments: object) -> Any:
+def adaptvis(*arguments: object, columns: int = 250) -> Any:
     """Run the command `adaptvis` in this process; an error of its own may end it, but nothing else."""
-    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments], env={"COLUMNS": "250"})
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments], env={"COLUMNS": str(columns)})
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     return result

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from adaptvis_plugin.cli import app
 from adaptvis_plugin.cli.errors import reported
 from adaptvis_plugin.lmms_eval.results import RunError, newest, run_lmms_eval
 
@@ -95,8 +98,13 @@ def test_adaptvis_demo_tells_the_whole_story(tmp_path: Path) -> None:
     assert all(f"'{folder}" in command for command in commands)
     assert "AdaptVis does not beat the plain model" in done.stdout and "so the preset keeps alpha 1" in done.stdout
     for shown in ("baseline", "adaptvis 0.5/1.5/0.4 (llava-1.5-7b)", "scalingvis 0.8 (llava-1.5-7b)",
-                  "adaptvis 1/1/0 (tuned)", "calibrated batch (tuned)"):  # fmt: skip
+                  "adaptvis 2/1/0.56", "calibrated batch (tuned)"):  # fmt: skip
         assert shown in done.stdout
+    assert "adaptvis 1/1/0 (tuned): every row has alpha 1, so it is the baseline" in done.stderr
+    assert (
+        "So steering is not shown to change what this model gets right here, and the tuned preset keeps plain"
+        in (done.stdout.splitlines()[-2])
+    )
     score = results(folder / "llava_adaptvis", "whatsup_demo_test")["individual_acc,none"]
     assert f"lmms-eval's own run of it scores {100 * score:.2f}, as the sweep said." in done.stdout
     assert (folder / "report" / "report.html").is_file() and (folder / "tuned.yaml").is_file()
@@ -107,8 +115,15 @@ def test_adaptvis_demo_tells_the_whole_story(tmp_path: Path) -> None:
 def test_adaptvis_demo_on_a_recorded_trace(tmp_path: Path) -> None:
     done = run("adaptvis", "demo", "--trace", RECORDED, "--output-path", tmp_path, COLUMNS="200")
     assert "AdaptVis beats the plain model" in done.stdout and "84.85" in done.stdout and "86.36" in done.stdout
-    assert "is not told apart from a correction of label bias" in done.stdout
+    assert "is not told apart from a correction of label bias" in " ".join(done.stdout.split())
+    assert re.search(r"^adaptvis [\d./]+ \(tuned\)", done.stdout, re.M), "compare knows the task that tune wrote"
     assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_the_demo_fails_where_one_of_its_commands_does(tmp_path: Path) -> None:
+    (tmp_path / "broken.jsonl").write_text("nothing")
+    done = CliRunner().invoke(app, ["demo", "--trace", str(tmp_path / "broken.jsonl"), "--output-path", str(tmp_path)])
+    assert done.exit_code == 1 and "broken.jsonl" in done.stderr and "adaptvis compare" not in done.stdout
 
 
 def test_a_run_that_fails_is_an_error_with_the_end_of_its_log(tmp_path: Path) -> None:

@@ -64,8 +64,13 @@ def test_the_recorded_run_shows_that_the_gain_is_a_change_of_form(tmp_path: Path
     assert sum(row[on] for row in plain["confusion"]["counts"]) == 0, "plain never says On"
     test = steered["against"]["test"]
     assert (test["only_first"], test["only_second"]) == (12, 93) and steered["against"]["p_holm"] < 1e-6
-    names = list(runs)
-    assert names[0] == "baseline" and len(names) == 7
+    assert list(runs) == ["baseline", "adaptvis 0.5/1.5/0.4"]
+
+
+@recorded
+def test_a_recorded_run_is_read_under_the_presets_settings_for_its_task(tmp_path: Path) -> None:
+    runs = runs_of(compare(REFERENCE / "COCO_QA_two_obj.jsonl", "--preset", "llava-1.5-7b", folder=tmp_path))
+    assert list(runs) == ["baseline", "scalingvis 1.2 (llava-1.5-7b)", "adaptvis 0.5/1.2/0.3 (llava-1.5-7b)"]
 
 
 @recorded
@@ -84,9 +89,9 @@ def test_a_sweep_is_read_under_a_setting_and_a_preset(tmp_path: Path) -> None:
         "description: x\nsettings: {whatsup_demo: {adaptvis: {alpha_low: 0.5, alpha_high: 1.0, threshold: 0.4}}}\n"
     )
     runs = runs_of(compare(trace, "--setting", "adaptvis:0.5/1.5/0.4", "--preset", preset, folder=tmp_path))
-    assert list(runs) == ["baseline", "scalingvis 0.5", "scalingvis 1.5", "adaptvis 0.5/1.5/0.4", "adaptvis 0.5/1/0.4"]
-    assert value(runs["baseline"], "individual_acc") == 0.25 and value(runs["scalingvis 0.5"], "set_acc") == 1
-    mixed = runs["adaptvis 0.5/1/0.4"]
+    assert list(runs) == ["baseline", "adaptvis 0.5/1.5/0.4", "adaptvis 0.5/1/0.4 (mine)"]
+    assert value(runs["baseline"], "individual_acc") == 0.25 and value(runs["adaptvis 0.5/1.5/0.4"], "set_acc") == 1
+    mixed = runs["adaptvis 0.5/1/0.4 (mine)"]
     # Every second row is unsure: those are smoothed and right; of the others, the left ones are right.
     assert value(mixed, "individual_acc") == pytest.approx(0.5 + 0.25)
     assert (mixed["smoothed"], mixed["sharpened"]) == (0.5, 0)
@@ -141,6 +146,72 @@ def test_a_trace_and_another_with_other_precision_are_compared_with_a_note(tmp_p
     assert "only 40 of 400 rows were answered" in notes
 
 
+def test_what_is_plain_decoding_under_a_setting_is_not_listed_again(tmp_path: Path) -> None:
+    trace = write_sweep(tmp_path / "t.jsonl", mostly_left)
+    done = adaptvis("compare", trace, "--setting", "adaptvis:1/1/0", "--setting", "scalingvis:0.5")
+    assert "whatsup_demo, adaptvis 1/1/0: every row has alpha 1, so it is the baseline, and not listed" in done.output
+    runs = runs_of(compare(trace, "--setting", "adaptvis:1/1/0", "--setting", "scalingvis:0.5", folder=tmp_path))
+    assert list(runs) == ["baseline", "scalingvis 0.5"]
+
+
+def test_plain_decoding_is_tested_against_a_baseline_that_is_steered(tmp_path: Path) -> None:
+    trace = write_sweep(tmp_path / "t.jsonl", mostly_left)
+    plain = runs_of(compare(trace, "--baseline", "scalingvis 0.5", folder=tmp_path))["baseline"]["against"]
+    assert (plain["test"]["only_first"], plain["test"]["only_second"]) == (30, 0)
+    assert plain["p_holm"] == pytest.approx(2 * 2 * 0.5**30, rel=1e-6), "one of two tests"
+
+
+def test_a_baseline_that_a_task_lacks_is_noted(tmp_path: Path) -> None:
+    one = write_sweep(tmp_path / "one.jsonl", mostly_left)
+    other = write_sweep(tmp_path / "other.jsonl", mostly_left, task="my_task", alphas=(1.0, 0.5))
+    found = compare(one, other, "--baseline", "scalingvis 1.5", folder=tmp_path)
+    assert found["tasks"][0]["baseline"] == "scalingvis 1.5" and found["tasks"][1]["baseline"] == "baseline"
+    assert "no run of this task is called scalingvis 1.5, so baseline is the baseline" in found["tasks"][1]["notes"]
+
+
+def test_it_is_said_what_pairs_and_sets_are_divided_by(tmp_path: Path) -> None:
+    found = compare(write_sweep(tmp_path / "t.jsonl", mostly_left, rows=6), folder=tmp_path)
+    sets = (
+        "Sets of four all right: divided by 6 / 4 as the authors do, but only 1 are complete, so the most that can be"
+    )
+    assert found["tasks"][0]["remarks"] == [f"{sets} reached is 66.7."]
+    assert value(runs_of(found)["scalingvis 0.5"], "set_acc") == pytest.approx(4 / 6)
+    assert compare(write_sweep(tmp_path / "w.jsonl", mostly_left), folder=tmp_path)["tasks"][0]["remarks"] == []
+
+
+def test_numbers_that_one_run_lacks_are_left_out_of_all(tmp_path: Path) -> None:
+    from adaptvis_plugin.traces import Header, Row, TraceFile
+
+    trace = TraceFile(tmp_path / "own.jsonl")
+    trace.begin(Header(task="own", rows=4, model="m", dtype="float32", prompt="chat", alphas=(1, 2), max_new_tokens=9))
+    plain: list[dict[str, float]] = [{}, {"hit": 1.0}, {"hit": 1.0}, {"hit": 0.0}]
+    steered: list[dict[str, float]] = [{"hit": 1.0}, {"hit": 0.0}, {}, {"hit": 0.0}]
+    trace.add(
+        Row(doc_id=n, question="q", gold="yes", confidence=0.5, generations={1: "yes", 2: "no"},
+            metrics={1: {**plain[n], "copy": 1.0 - n % 2}, 2: {**steered[n], "copy": 1.0 - n % 2}})
+        for n in range(4)
+    )  # fmt: skip
+    found = compare(trace.path, folder=tmp_path)
+    runs = runs_of(found)
+    assert (value(runs["baseline"], "hit"), value(runs["scalingvis 2"], "hit")) == (0.5, 0.0)
+    assert "hit: over the 2 of 4 rows with it in every run." in found["tasks"][0]["remarks"]
+    test = runs["scalingvis 2"]["against"]["test"]
+    assert (test["only_first"], test["only_second"]) == (1, 0) and runs["scalingvis 2"]["against"]["broken"] == [1]
+
+
+def test_no_text_is_a_formula_to_a_spreadsheet_and_none_is_obeyed_by_a_terminal(tmp_path: Path) -> None:
+    formula = '=HYPERLINK("http://x")'
+    trace = write_sweep(
+        tmp_path / "t.jsonl", lambda doc, alpha: formula, task="\x1b[2Jtask [red]", model="@m\x1b]0;x\x07"
+    )
+    done = adaptvis("compare", trace, "-o", tmp_path / "report")
+    assert done.exit_code == 0 and "\x1b[2J" not in done.output and "[2Jtask [red]" in done.output
+    rows = pd.read_csv(tmp_path / "report" / "rows.csv")
+    assert set(rows["answer"]) == {f"'{formula}"} and rows["right"].dtype == float
+    assert set(pd.read_csv(tmp_path / "report" / "figures.csv")["model"].str[:2]) == {"'@"}
+    assert "\x1b" not in (tmp_path / "report" / "report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -149,7 +220,7 @@ def test_a_trace_and_another_with_other_precision_are_compared_with_a_note(tmp_p
         (["--setting", "scalingvis:x"], "--setting 'scalingvis:x': alpha='x'"),
         (
             ["--setting", "scalingvis:0.7"],
-            "scalingvis 0.7 needs alpha 0.7, which was not recorded; there are 1, 0.5, 1.5",
+            "under scalingvis 0.7: alpha 0.7 was not recorded, only 1, 0.5, 1.5; sweep again",
         ),
         (["--preset", "nowhere.yaml"], "--preset: unknown preset 'nowhere.yaml'"),
         (["--baseline", "nobody"], "--baseline nobody: no run has this name; there are baseline, scalingvis 0.5"),

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from tests.framework_runs import BIN, adaptvis, environment, lmms_eval, run_all, vlmeval
+from tests.test_sweep import own_task, pope
 
 ROWS = 60
 METRICS = {"individual_acc": "Overall", "strict_acc": "strict_acc", "pair_acc": "pair_acc", "set_acc": "set_acc"}
@@ -204,6 +205,30 @@ def test_a_killed_run_of_vlmevalkit_is_read_from_its_trace(runs: Path, tmp_path:
     assert task["rows"] == 9
     one, other = task["runs"]
     assert one["metrics"] == other["metrics"]
+
+
+def test_tasks_of_others_have_titles_that_say_what_the_figures_are(tmp_path: Path) -> None:
+    """lmms-eval's POPE, whose metadata is a list, and a task with two filters; a model without `pretrained`."""
+    pope(tmp_path)
+    tasks = own_task(tmp_path / "tasks")
+    code = tasks / "own.py"  # a metric that fails ends a run of lmms-eval
+    code.write_text(code.read_text().replace("raise KeyError", "text = str"))
+    command = [str(BIN / "lmms-eval"), "--model", "dummy", "--tasks", "pope,spot", "--include_path", str(tasks)]
+    command += ["--log_samples", "--output_path", str(tmp_path / "out"), "--batch_size", "1"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path / "home"), capture_output=True, text=True)
+    [results] = (tmp_path / "out").glob("*_results.json")  # not in a folder of the model, since it has no checkpoint
+    theirs = json.loads(results.read_text())
+    assert isinstance(theirs["configs"]["pope"]["metadata"], list), done.stderr[-3000:]
+    found = compared(tmp_path / "out")
+    [own], [spot] = (found[task]["runs"] for task in ("pope", "spot"))
+    assert [one["title"] for one in own["metrics"]] == ["pope_accuracy, mean over rows"]
+    assert value(own, "pope_accuracy") == theirs["results"]["pope"]["pope_accuracy,none"]
+    # The rows of its precision and F1 have the numbers of its accuracy: their mean is another figure than lmms-eval's.
+    assert found["pope"]["remarks"][0].startswith("pope_precision, pope_recall, pope_f1_score, pope_yes_ratio: not")
+    shown = {one["name"]: one["value"] for one in spot["metrics"]}
+    assert found["spot"]["rows"] == 3 and shown["score"] == 0.5
+    assert shown["length"] == pytest.approx(theirs["results"]["spot"]["length,plain"])
+    assert "unknown" not in shown, "it was a number in no row"
 
 
 def test_power_analysis_finds_the_task(tmp_path: Path) -> None:

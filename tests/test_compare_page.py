@@ -36,7 +36,8 @@ def answer(doc: Mapping[str, Any], alpha: float) -> str:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     trace = write_sweep(folder / "sweep.jsonl", answer, model="<b>bold</b>" + IMAGE)
-    done = adaptvis("compare", trace, "--setting", "adaptvis:0.5/1.5/0.4", "-o", folder / "report", "--images", "30")
+    settings = ("--setting", "scalingvis:0.5", "--setting", "adaptvis:0.5/1.5/0.4")
+    done = adaptvis("compare", trace, *settings, "-o", folder / "report", "--images", "30")
     assert done.exit_code == 0, done.output
     return folder / "report" / "report.html"
 
@@ -177,6 +178,25 @@ def test_it_fits_a_narrow_window(opened: Chrome) -> None:
     wide = opened.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
     opened.set_window_size(1280, 900)
     assert wide <= 0
+
+
+def test_drawings_can_be_read_in_a_narrow_window(opened: Chrome) -> None:
+    size = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    width = opened.execute_script("return document.querySelector('figure svg').getBoundingClientRect().width")
+    wide = opened.execute_script("return document.documentElement.scrollWidth")
+    opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert width >= 600 and wide <= 400, "the drawing scrolls, and not the page"
+
+
+def test_no_two_elements_have_the_same_id_and_everything_has_a_name(opened: Chrome) -> None:
+    ids = opened.execute_script("return [...document.querySelectorAll('[id]')].map((one) => one.id)")
+    assert len(ids) == len(set(ids))
+    for address in set(re.findall(r'(?:href="|url\()#([\w-]+)', opened.page_source)):
+        assert address in ids
+    nameless = "return [...document.querySelectorAll('input, select')].filter((one) => !one.labels.length).length"
+    assert opened.execute_script(nameless) == 0
+    assert opened.execute_script("return document.querySelectorAll('img:not([alt]), th:not([scope])').length") == 0
 
 
 def test_without_pictures_the_page_says_so(tmp_path: Path, chrome: Chrome) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.framework_runs import adaptvis, environment, lmms_eval, run_all, vlmeval
+from tests.trace_files import write_sweep
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_partial_and_failed_runs_are_listed_with_the_reason(board: tuple[dict[st
     reasons = {one["what"]: one["reason"] for one in found["left_out"]}
     assert reasons == {
         "llava_scalingvis on whatsup_demo_val": "only 8 of 80 rows",
-        "failed": "no results: the run failed or has only begun",
+        "failed": "no results: if it is of a run, that failed or has only begun",
     }
     for text in (printed, (folder / "leaderboard.md").read_text()):
         assert "only 8 of 80 rows" in " ".join(text.split())
@@ -78,7 +79,7 @@ def test_markdown_and_csv_hold_the_table(board: tuple[dict[str, Any], Path, str]
 def test_the_columns_may_be_chosen(runs: Path, tmp_path: Path) -> None:
     done = adaptvis("leaderboard", runs, "--tasks", "whatsup_demo", "--json", tmp_path / "b.json")
     rows = json.loads((tmp_path / "b.json").read_text())["rows"]
-    assert done.exit_code == 0 and [row["rank"] for row in rows] == [1, 2, 3]
+    assert done.exit_code == 0 and [row["rank"] for row in rows] == [1, 1, 3]
     averages = [row["average"] for row in rows]
     assert averages == sorted(averages, reverse=True)
     done = adaptvis("leaderboard", runs, "--tasks", "pope")
@@ -99,6 +100,53 @@ def test_the_newest_run_counts_and_the_older_is_named(runs: Path, tmp_path: Path
     found = json.loads((tmp_path / "b.json").read_text())
     assert [row["whatsup_demo"] for row in found["rows"]] == [50.0]
     assert {one["reason"] for one in found["left_out"]} == {"the run of 29991231_000000 is newer"}
+
+
+def test_equal_averages_share_a_rank_and_zero_is_a_score(runs: Path, tmp_path: Path) -> None:
+    for name, score in (("one", 0.0), ("two", 0.5), ("three", 0.5)):
+        shutil.copytree(runs / "plain", tmp_path / name)
+        [results] = tmp_path.glob(f"{name}/*/*_results.json")
+        content = json.loads(results.read_text().replace("pretrained=demo", f"pretrained={name}"))
+        for task in content["results"].values():
+            task["individual_acc,none"] = score
+        if name == "three":
+            del content["results"]["whatsup_demo_val"]
+        results.write_text(json.dumps(content))
+    shutil.copytree(runs / "vlm", tmp_path / "vlm")
+
+    def ranks(*arguments: str) -> list[tuple[Any, ...]]:
+        done = adaptvis("leaderboard", tmp_path, *arguments, "--json", tmp_path / "b.json")
+        assert done.exit_code == 0, done.output
+        rows = json.loads((tmp_path / "b.json").read_text())["rows"]
+        return [(row["model"], row["rank"]) for row in rows if row["framework"] == "lmms-eval"]
+
+    assert ranks() == [("two", 1), ("one", 2), ("three", None)]
+    assert ranks("--tasks", "whatsup_demo") == [("three", 3), ("two", 3), ("one", 5)]
+
+
+def test_two_settings_of_a_model_are_two_lines(runs: Path, tmp_path: Path) -> None:
+    for low in (0.5, 0.8):
+        folder = tmp_path / str(low) / "demo_adaptvis"
+        shutil.copytree(runs / "vlm" / "demo_adaptvis", folder)
+        [settings] = folder.glob("*_settings.json")
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "alpha_low": low}))
+    done = adaptvis("leaderboard", tmp_path, "--json", tmp_path / "b.json")
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert done.exit_code == 0 and found["left_out"] == []
+    assert {row["settings"] for row in found["rows"]} == {"0.5/1.5/0.4", "0.8/1.5/0.4"}
+
+
+def test_a_replay_has_the_model_of_its_trace(runs: Path, tmp_path: Path) -> None:
+    write_sweep(tmp_path / "traces" / "whatsup_demo.jsonl", lambda doc, alpha: "Left", model="some/checkpoint")
+    shutil.copytree(runs / "plain", tmp_path / "replay")
+    [results] = tmp_path.glob("replay/*/*_results.json")
+    content = json.loads(results.read_text())
+    content["config"] |= {"model": "replay_scalingvis", "model_args": f"trace={tmp_path / 'traces'},alpha=0.5"}
+    results.write_text(json.dumps(content))
+    done = adaptvis("leaderboard", tmp_path, "--tasks", "whatsup_demo", "--json", tmp_path / "b.json")
+    [row] = json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert done.exit_code == 0
+    assert (row["model"], row["method"], row["settings"]) == ("some/checkpoint", "scalingvis", "0.5")
 
 
 def test_broken_files_and_answers_without_scores_are_listed(runs: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from adaptvis_plugin.cli.errors import reported, tell
+from adaptvis_plugin.cli.errors import printable, reported, tell
 
 app = typer.Typer()
 
@@ -52,13 +52,14 @@ def compare(
 
     Runs are compared task by task. Runs over different rows or questions are refused; other differences are noted.
     """
+    from adaptvis_plugin.cli.tables import Fitted
     from adaptvis_plugin.comparison.checks import sections, shared_data
     from adaptvis_plugin.comparison.compute import report
     from adaptvis_plugin.comparison.files import as_json, write, write_json
     from adaptvis_plugin.comparison.reading import read_runs
     from adaptvis_plugin.comparison.runs import ComparisonError
     from adaptvis_plugin.comparison.sources.traced import Setting
-    from adaptvis_plugin.comparison.tables import terminal
+    from adaptvis_plugin.comparison.tables import OPEN, grids
     from adaptvis_plugin.traces import TraceError
 
     console = Console(emoji=False)
@@ -70,10 +71,15 @@ def compare(
         for note in notes:
             tell("note", note)
         for part in found:
-            console.rule(escape(part.section.task))
+            console.rule(escape(printable(part.section.task)))
             for note in part.section.notes:
                 tell("note", note)
-            console.print(terminal(part))
+            for grid in grids(part):
+                if grid.name in OPEN:
+                    texts = range(grid.texts)
+                    console.print(
+                        Fitted(grid.head, grid.rows, texts, grid.title, grid.note, "; the report (-o) has it")
+                    )
         if json_file:
             write_json(as_json(found, notes), json_file)
         if output:

@@ -5,7 +5,7 @@ import os
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,7 +57,10 @@ def _embedded(folder: Path, batch_size: int) -> None:
     presets = ["--preset", PUBLISHED, "--preset", str(preset), "--setting", setting]
     report = str(folder / "report")
     _run("compare", f"{traces / TEST}.jsonl", *presets, "-o", report, "--json", str(compared))
-    _check(folder, batch_size, compared)
+    (section,) = json.loads(compared.read_text(encoding="utf-8"))["tasks"]
+    _check(folder, batch_size, section)
+    gain = tuned["methods"]["adaptvis"]["gain"]
+    typer.echo(f"\n{_conclusion(section, gain, bool(tuned['beats_plain']['adaptvis']))}")
 
 
 def _recorded(trace: Path, folder: Path) -> None:
@@ -66,7 +69,7 @@ def _recorded(trace: Path, folder: Path) -> None:
     _run("compare", str(trace), "--preset", str(preset), "-o", str(folder / "report"))
 
 
-def _check(folder: Path, batch_size: int, compared: Path) -> None:
+def _check(folder: Path, batch_size: int, section: dict[str, Any]) -> None:
     """Let lmms-eval run the authors' AdaptVis, and compare its score with the one from the trace.
 
     Raises:
@@ -78,7 +81,6 @@ def _check(folder: Path, batch_size: int, compared: Path) -> None:
     _tell("lmms-eval", *arguments)
     run_lmms_eval(arguments, folder / "llava_adaptvis.log")
     score = read_metrics(newest(output, "*_results.json"), TEST)["individual_acc"]
-    (section,) = json.loads(compared.read_text(encoding="utf-8"))["tasks"]
     expected = next(
         metric["value"]
         for run in section["runs"]
@@ -91,12 +93,37 @@ def _check(folder: Path, batch_size: int, compared: Path) -> None:
     typer.echo(f"lmms-eval's own run of it scores {100 * score:.2f}, as the sweep said.")
 
 
+def _conclusion(section: dict[str, Any], estimate: dict[str, float], kept: bool) -> str:
+    """Return what was found, in plain words.
+
+    Args:
+        section: What `compare` found on the test rows.
+        estimate: The gain over plain decoding that `tune` expects of its setting.
+        kept: Whether the preset has this setting, and not alpha 1.
+    """
+    runs = {run["name"]: run for run in section["runs"]}
+    plain = runs[section["baseline"]]["metrics"][0]["value"]
+    name, run = next((n, r) for n, r in runs.items() if n.startswith("adaptvis") and not n.endswith(")"))
+    against = run["against"]
+    change = against["differences"][0]["value"]
+    verdict = (
+        "not shown to change" if against["p_holm"] >= 0.05 else "shown to improve" if change > 0 else "shown to worsen"
+    )
+    return (
+        f"In short: of the {section['rows']} test rows, plain decoding has {100 * plain:.1f}% right, and {name}, the "
+        f"best on the validation rows, {100 * run['metrics'][0]['value']:.1f}% (tune expected "
+        f"{100 * estimate['value']:+.1f} points; p = {against['p_holm']:.2f}).\nSo steering is {verdict} what this "
+        f"model gets right here, and the tuned preset {'uses it' if kept else 'keeps plain decoding'}."
+    )
+
+
 def _run(*arguments: str) -> None:
     """Run one of this package's commands in this process, which saves the seconds in which torch is imported."""
     from adaptvis_plugin.cli import app as whole
 
     _tell("adaptvis", *arguments)
-    whole(list(arguments), standalone_mode=False)
+    if status := whole(list(arguments), standalone_mode=False):
+        raise typer.Exit(status)  # its error is on the screen
 
 
 def _tell(*command: str) -> None:

@@ -33,4 +33,9 @@ def reported(*kinds: type[Exception], status: int = 1) -> Iterator[None]:
 
 def tell(what: str, message: str) -> None:
     """Print a message to standard error as ``what: message``, in one piece and without markup."""
-    console.print(f"[red]{what}:[/red] {escape(message)}", emoji=False, highlight=False, soft_wrap=True)
+    console.print(f"[red]{what}:[/red] {escape(printable(message))}", emoji=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Return text of others without what a terminal would obey: every control character but the end of a line."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)

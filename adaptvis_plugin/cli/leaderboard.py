@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from adaptvis_plugin.cli.errors import reported
+from adaptvis_plugin.cli.errors import printable, reported
 
 app = typer.Typer()
 
@@ -31,24 +29,23 @@ def leaderboard(
     Failed and partial runs are listed below it, with the reason. The scores are the frameworks' own; `adaptvis compare`
     computes them anew, with intervals and tests.
     """
+    from adaptvis_plugin.cli.tables import Fitted
     from adaptvis_plugin.comparison.board import read_board
-    from adaptvis_plugin.comparison.files import write_json
+    from adaptvis_plugin.comparison.files import write_csv, write_json
     from adaptvis_plugin.comparison.runs import ComparisonError
 
     with reported(ComparisonError, OSError):
         board = read_board(runs_dir, [task.strip() for task in tasks.split(",") if task.strip()])
-        table = Table(caption=escape(board.note()), caption_justify="left")
-        for place, head in enumerate(board.head()):
-            table.add_column(escape(head), justify="left" if 0 < place < 5 else "right", overflow="fold")
-        for row in board.text_rows():
-            table.add_row(*map(escape, row))
-        Console(emoji=False).print(table)
+        fitted = Fitted(
+            board.head(), board.text_rows(), range(1, 5), note=board.note(), elsewhere="; -o writes them all"
+        )
+        Console(emoji=False).print(fitted)
         for line in board.left_out():
-            typer.echo(f"not in the table: {line}")
+            typer.echo(printable(f"not in the table: {line}"))
         if output:
             output.mkdir(parents=True, exist_ok=True)
             (output / "leaderboard.md").write_text(board.markdown(), encoding="utf-8")
-            board.frame().to_csv(output / "leaderboard.csv", index=False)
+            write_csv(board.frame(), output / "leaderboard.csv")
             typer.echo(f"The table: {output / 'leaderboard.md'} and {output / 'leaderboard.csv'}")
         if json_file:
             write_json(board.as_json(), json_file)

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from adaptvis_plugin.cli.errors import reported
+from adaptvis_plugin.cli.tables import Fitted
 from adaptvis_plugin.traces.summary import Summary
 
 app = typer.Typer()
@@ -103,15 +102,12 @@ def _listed(option: str, text: str) -> tuple[str, ...]:
     return names
 
 
-def _table(found: list[Summary]) -> Table:
-    alphas = found[0].header.alphas
-    table = Table(title="The task's first metric: its mean over the rows, under each alpha")
-    for heading in ("task", "rows", "metric"):
-        table.add_column(heading, overflow="fold")
-    for alpha in alphas:
-        table.add_column(f"{alpha:g}", justify="right", no_wrap=True)
+def _table(found: list[Summary]) -> Fitted:
+    alphas = list(dict.fromkeys(alpha for one in found for alpha in one.header.alphas))
+    rows = []
     for one in found:
-        rows = str(one.rows) if one.rows == one.header.rows else f"{one.rows} of {one.header.rows}"
-        means = [f"{one.means[alpha]:.3f}" if alpha in one.means else "-" for alpha in alphas]
-        table.add_row(escape(one.header.task), rows, escape(one.metric or "-"), *means)
-    return table
+        number = str(one.rows) if one.rows == one.header.rows else f"{one.rows} of {one.header.rows}"
+        means = (f"{one.means[alpha]:.3f}" if alpha in one.means else "-" for alpha in alphas)
+        rows.append([one.header.task, one.metric or "-", number, *means])
+    title = "The task's first metric: its mean over the rows, under each alpha"
+    return Fitted(["task", "metric", "rows", *(f"{alpha:g}" for alpha in alphas)], rows, range(2), title)

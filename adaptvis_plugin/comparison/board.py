@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,12 +68,15 @@ class Board:
 
     def rows(self) -> list[list[Any]]:
         """Return the cells; a missing score is None, and without all scores there is no average and no rank."""
+        averages = [line.average(self.tasks) for line in self.lines]
         rows = []
-        rank = 0
-        for line in self.lines:
-            average = line.average(self.tasks)
-            rank += average is not None
-            known = [rank if average is not None else None, line.model, line.method or None, line.described or None]
+        for line, average in zip(self.lines, averages, strict=True):
+            # As in a competition: equal averages share a rank, and the next is counted on. Rounded, as the frameworks
+            # add up the same answers in different orders.
+            better = [other for other in averages if other is not None and average is not None
+                      and round(other - average, 9) > 0]  # fmt: skip
+            rank = None if average is None else 1 + len(better)
+            known = [rank, line.model, line.method or None, line.described or None]
             rows.append([*known, line.framework, average, *(line.scores.get(task) for task in self.tasks)])
         return rows
 
@@ -127,7 +131,7 @@ def read_board(folder: Path, tasks: Iterable[str] = ()) -> Board:
     scores, failures = _read(folder)
     newest: dict[tuple[str, ...], Score] = {}
     for score in sorted(scores, key=lambda score: score.date):
-        key = (score.framework, score.name, score.model, score.given, score.task)
+        key = (*_made(score), score.settings, score.task)
         if old := newest.get(key):
             failures.append(Failure(f"{old.name} on {old.task}", f"the run of {score.date} is newer", old.source))
         newest[key] = score
@@ -142,15 +146,29 @@ def read_board(folder: Path, tasks: Iterable[str] = ()) -> Board:
         raise ComparisonError(f"{folder} holds no finished run of lmms-eval or VLMEvalKit{': ' if said else ''}{said}")
     shown = [score for score in newest.values() if score.task in columns]
     lines: dict[tuple[str, ...], Line] = {}
+    runs = Counter((_made(score), score.task) for score in shown)
+    several = {made for (made, _), number in runs.items() if number > 1}
     for score in shown:
-        who = (score.framework, score.name, score.model, score.given)
+        made = _made(score)
+        # Settings that differ by task are those of a preset, and of one line; two for one task are of two lines.
+        who = (*made, score.settings) if made in several else made
         method = score.method or ("" if score.name == score.model else score.name)
         line = lines.setdefault(who, Line(score.model, method, score.name, score.given, score.framework))
         line.scores[score.task] = score.value * _scale(score, shown)
         line.settings[score.task] = score.settings or score.given
-    ordered = sorted(lines.values(), key=lambda line: (-(line.average(columns) or -1), line.model, line.method))
+    ordered = sorted(lines.values(), key=lambda line: _place(line, columns))
     metrics = {task: "/".join(dict.fromkeys(s.metric for s in shown if s.task == task)) for task in columns}
     return Board(tuple(columns), metrics, tuple(ordered), tuple(failures))
+
+
+def _made(score: Score) -> tuple[str, ...]:
+    return score.framework, score.name, score.model, score.given
+
+
+def _place(line: Line, tasks: Sequence[str]) -> tuple[bool, float, str, str]:
+    """Return what lines are ordered by: the best average first, and those without one last."""
+    average = line.average(tasks)
+    return average is None, -(average or 0.0), line.model, line.method
 
 
 def _scale(score: Score, scores: Iterable[Score]) -> int:
@@ -182,7 +200,7 @@ def _read(folder: Path) -> tuple[list[Score], list[Failure]]:
             done.add(path.parent)
     for child in sorted(path for path in folder.iterdir() if path.is_dir()):
         if not any(path == child or child in path.parents for path in done) and folder not in done:
-            failures.append(Failure(child.name, "no results: the run failed or has only begun", child))
+            failures.append(Failure(child.name, "no results: if it is of a run, that failed or has only begun", child))
     return scores, failures
 
 

@@ -93,7 +93,9 @@ def _section(task: str, runs: list[Run], baseline: str | None, common: bool) -> 
         plain = named
     if chosen is None and plain:
         chosen = plain[0]
-        if len(plain) > 1:
+        if baseline is not None:
+            notes.append(f"no run of this task is called {baseline}, so {chosen.name} is the baseline")
+        elif len(plain) > 1:
             others = ", ".join(run.name for run in plain[1:])
             notes.append(f"{chosen.name} is the baseline; {others} would do too (--baseline NAME)")
     if chosen is None and len(runs) > 1:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from adaptvis_plugin.analysis.metrics import Columns, Metric, judge, metrics_of, sums_by_group
+from adaptvis_plugin.analysis.metrics import Columns, Metric, complete, judge, metrics_of, sums_by_group
 from adaptvis_plugin.analysis.statistics import holm, interval, paired_test
 from adaptvis_plugin.comparison.answers import FORMS, NEITHER, NONE, SEVERAL, form_of, listed, said
 from adaptvis_plugin.comparison.checks import Section
@@ -26,13 +26,14 @@ from adaptvis_plugin.comparison.figures import (
     Value,
 )
 from adaptvis_plugin.comparison.runs import ComparisonError, Run
-from adaptvis_plugin.scoring.whatsup import Group
+from adaptvis_plugin.scoring.whatsup import GROUP_SIZES, Group
 
 
 @dataclass(frozen=True)
 class _Judged:
     run: Run
     columns: Columns
+    first: str
     right: NDArray[np.float64]
     rows: pd.DataFrame
 
@@ -40,10 +41,15 @@ class _Judged:
 def report(parts: Sequence[Section]) -> list[SectionFigures]:
     """Compute the figures of all tasks; the p-values are corrected for all tests in them.
 
-    A run that is plain decoding too is no further comparison.
+    A run that is plain decoding, as the baseline is, is no further comparison.
     """
     found = [_figures(part) for part in parts]
-    runs = [run for part in found for run in part.runs if not run.run.plain]
+    runs = [
+        run
+        for part in found
+        for run in part.runs
+        if not (run.run.plain and part.section.baseline and part.section.baseline.plain)
+    ]
     against = [run.against for run in runs if run.against and run.against.test]
     for one, p_value in zip(against, holm([one.test.p_value for one in against if one.test]), strict=True):
         one.p_holm = p_value
@@ -53,21 +59,95 @@ def report(parts: Sequence[Section]) -> list[SectionFigures]:
 def _figures(part: Section) -> SectionFigures:
     asked = part.asked
     options = listed(asked["gold"], asked["options"], part.scoring) if part.scoring else []
-    judged = [_judge(part, run, options) for run in part.runs]
+    names = _names(part)
+    judged = [_judge(part, run, options, names) for run in part.runs]
+    judged, lacking = _where_all_have_numbers(judged) if part.scoring is None else (judged, {})
     groups, grouped = _groups(asked)
-    recorded = [name for name in judged[0].columns if name != "row" and not name.startswith("has ")]
     metrics = [
         metric
-        for metric in metrics_of(part.scoring, recorded, bool(asked["pair_id"].notna().all()),
+        for metric in metrics_of(part.scoring, names, bool(asked["pair_id"].notna().all()),
                                  bool(asked["set_id"].notna().all()))
         if all(column in one.columns for one in judged for column in metric.columns)
     ]  # fmt: skip
+    repeated = [] if part.scoring else [one for i, one in enumerate(metrics) if _repeats(one, metrics[:i], judged)]
+    metrics = [metric for metric in metrics if metric not in repeated]
+    if not part.scoring:  # the task may make something else of them than their mean
+        metrics = [replace(metric, title=f"{metric.name}, mean over rows") for metric in metrics]
     base = next((one for one in judged if one.run is part.baseline), None)
     sums = _Sums(groups, asked)
     ordered = sorted(judged, key=lambda one: one is not base)
     runs = tuple(_run(part, one, base, metrics, sums, options) for one in ordered)
     shares = all(0 <= value.value <= 1 for run in runs for value in run.metrics)
-    return SectionFigures(part, len(set(groups)), grouped, shares, runs)
+    remarks = (
+        *_repeated(part, repeated),
+        *_incomplete(metrics, sums.ids),
+        *(
+            f"{metric.name}: over the {len(asked) - lacking[metric.name]} of {len(asked)} rows with it in every run."
+            for metric in metrics
+            if metric.name in lacking
+        ),
+    )
+    return SectionFigures(part, len(set(groups)), grouped, shares, runs, remarks)
+
+
+def _where_all_have_numbers(judged: Sequence[_Judged]) -> tuple[list[_Judged], dict[str, int]]:
+    """Take out the numbers of rows for which one of the runs has none, so that all figures are over the same rows.
+
+    Returns:
+        The runs, and for each metric of which numbers were taken out how many rows lack one.
+    """
+    shared = set.intersection(*(set(one.columns) for one in judged))
+    names = [name for name in judged[0].columns if {name, f"has {name}"} <= shared]
+    gaps = {name: np.any([np.isnan(one.columns[name]) for one in judged], axis=0) for name in names}
+    lacking = {name: int(gap.sum()) for name, gap in gaps.items() if gap.any()}
+    found = []
+    for one in judged:
+        columns = dict(one.columns)
+        for name in lacking:
+            columns[name] = np.where(gaps[name], np.nan, columns[name])
+            columns[f"has {name}"] = np.where(gaps[name], 0.0, columns[f"has {name}"])
+        right = np.where(gaps[one.first], np.nan, one.right) if one.first in gaps else one.right
+        found.append(replace(one, columns=columns, right=right, rows=one.rows.assign(right=right)))
+    return found, lacking
+
+
+def _repeats(metric: Metric, earlier: Sequence[Metric], judged: Sequence[_Judged]) -> bool:
+    """Return whether every row has the same number as in an earlier metric of a task of others.
+
+    lmms-eval's POPE writes what accuracy needs beside its precision, recall and F1 too.
+    """
+
+    def numbers(one: Metric) -> list[NDArray[np.float64]]:
+        return [each.columns[one.columns[0]] for each in judged]
+
+    return any(all(map(_same, numbers(metric), numbers(other))) for other in earlier)
+
+
+def _same(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    return np.array_equal(one, other, equal_nan=True)
+
+
+def _repeated(part: Section, metrics: Sequence[Metric]) -> Iterator[str]:
+    if metrics:
+        names = ", ".join(metric.name for metric in metrics)
+        yield (
+            f"{names}: not shown, since their single rows have the numbers of another metric; what {part.task} makes "
+            "of them is in the framework's results."
+        )
+
+
+def _incomplete(metrics: Sequence[Metric], ids: Mapping[Group, Sequence[int | None]]) -> Iterator[str]:
+    """Say what pairs and sets are divided by, where not all of them are complete."""
+    for metric in metrics:
+        if metric.group is None:
+            continue
+        rows, size = len(ids[metric.group]), GROUP_SIZES[metric.group]
+        whole = len(complete(ids[metric.group], metric.group))
+        if whole * size < rows:
+            yield (
+                f"{metric.title.capitalize()}: divided by {rows} / {size} as the authors do, but only {whole} are "
+                f"complete, so the most that can be reached is {100 * whole * size / rows:.1f}."
+            )
 
 
 class _Sums:
@@ -95,17 +175,24 @@ class _Sums:
         return Value(metric.name, metric.title, float(value(sums.sum(0))), *interval(sums, value))
 
 
-def _judge(part: Section, run: Run, options: Sequence[str]) -> _Judged:
+def _names(part: Section) -> list[str]:
+    """Return the metrics of a task of others, in its order: that of the row with the most of them."""
+    rows = [one for run in part.runs for one in run.rows["scores"] if one]
+    return list(dict.fromkeys(name for one in sorted(rows, key=len, reverse=True) for name in one))
+
+
+def _judge(part: Section, run: Run, options: Sequence[str], names: Sequence[str]) -> _Judged:
     rows, asked = run.rows, part.asked
     scores = [one or {} for one in rows["scores"]]
     columns = judge(part.scoring, rows["answer"].tolist(), asked["gold"].tolist(), asked["options"].tolist(), scores)
-    metrics = metrics_of(part.scoring, list(scores[0]))
+    metrics = metrics_of(part.scoring, [name for name in names if name in columns])
     if not metrics:
         raise ComparisonError(
             f"{part.task}: {run.name} ({run.source}) has answers but no number for each of them, so there is nothing "
             "to compare; the task must score its rows one by one"
         )
-    right = columns[metrics[0].columns[0]]
+    first = metrics[0].columns[0]
+    right = columns[first]
     found = rows[["answer", "confidence", "alpha", "chances"]].assign(
         right=right, form=[form_of(answer) for answer in rows["answer"]]
     )
@@ -113,7 +200,7 @@ def _judge(part: Section, run: Run, options: Sequence[str]) -> _Judged:
         offered = [[o.lower() for o in one] if one else options for one in asked["options"]]
         found["said"] = [said(a, o, part.scoring) for a, o in zip(rows["answer"], offered, strict=True)]
         found["choice"] = [max(one, key=one.__getitem__).lower() if one else None for one in rows["chances"]]
-    return _Judged(run, columns, right, found)
+    return _Judged(run, columns, first, right, found)
 
 
 def _run(
@@ -143,12 +230,13 @@ def _run(
 
 
 def _against(one: _Judged, base: _Judged, metrics: Sequence[Metric], sums: _Sums, gold: pd.Series) -> Against:
-    binary = bool(np.isin(np.concatenate([one.right, base.right]), (0.0, 1.0)).all())
+    known = ~np.isnan(one.right)
+    binary = bool(np.isin(np.concatenate([one.right[known], base.right[known]]), (0.0, 1.0)).all())
     rows, before = one.rows, base.rows
     return Against(
         baseline=base.run.name,
         differences=tuple(sums.difference(metric, one.columns, base.columns) for metric in metrics),
-        test=paired_test(base.right == 1, one.right == 1) if binary else None,
+        test=paired_test(base.right[known] == 1, one.right[known] == 1) if binary else None,
         fixed=tuple(rows.index[rows["right"] > before["right"]]),
         broken=tuple(rows.index[rows["right"] < before["right"]]),
         origins=tuple(_origins(rows.assign(before=before["form"], right_before=before["right"], gold=gold))),
@@ -161,7 +249,8 @@ def _origins(rows: pd.DataFrame) -> Iterator[Origin]:
     parts: list[tuple[str, str, pd.DataFrame]] = [
         ("form", f"{was} → {now}", part) for (was, now), part in moved.groupby(["before", "form"])
     ]
-    parts += [("steering", name, rows[steering == name]) for name in STEERING]
+    # Where all rows were steered alike, they are no part of the difference but all of it.
+    parts += [("steering", name, rows[steering == name]) for name in STEERING if not (steering == name).all()]
     for kind, name, part in parts:
         if not len(part):
             continue

@@ -134,6 +134,7 @@ class SectionFigures:
         grouped: What such a group is.
         shares: Whether all metrics are shares, which are shown in percent.
         runs: The figures of each run, the baseline's first.
+        remarks: How some metrics are to be read, and which are left out.
     """
 
     section: Section
@@ -141,6 +142,7 @@ class SectionFigures:
     grouped: str
     shares: bool
     runs: tuple[RunFigures, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def base(self) -> RunFigures | None:

@@ -36,8 +36,8 @@ def write(parts: Sequence[SectionFigures], notes: Sequence[str], folder: Path, i
     html.write_text(page(parts, notes, images), encoding="utf-8")
     text.write_text(markdown(parts, notes), encoding="utf-8")
     figures, rows = folder / "figures.csv", folder / "rows.csv"
-    pd.DataFrame(_tidy(parts)).to_csv(figures, index=False)
-    pd.DataFrame(_rows(parts)).to_csv(rows, index=False)
+    write_csv(pd.DataFrame(_tidy(parts)), figures)
+    write_csv(pd.DataFrame(_rows(parts)), rows)
     pictures = [path for place, part in enumerate(parts) for path in save(part, folder, stem(part, place))]
     return [html, text, figures, rows, *pictures]
 
@@ -58,6 +58,15 @@ def write_json(content: Any, path: Path) -> None:
     path.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV in which no text is a formula to a spreadsheet: such a text gets an apostrophe before it."""
+    table.map(_no_formula).to_csv(path, index=False)
+
+
+def _no_formula(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
 def _task(part: SectionFigures) -> dict[str, Any]:
     section = part.section
     return {
@@ -67,6 +76,7 @@ def _task(part: SectionFigures) -> dict[str, Any]:
         "grouped_by": part.grouped,
         "baseline": section.baseline.name if section.baseline else None,
         "notes": list(section.notes),
+        "remarks": list(part.remarks),
         "runs": [_run(run) for run in part.runs],
     }
 

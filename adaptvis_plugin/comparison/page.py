@@ -93,7 +93,8 @@ def _task(place: int, part: SectionFigures, embedded: dict[Any, str], absence: s
         "grids": grids(part),
         "open": OPEN,
         "pictures": [
-            {"name": name, "title": title, "svg": Markup(inline_svg(figure))} for name, title, figure in draw(part)
+            {"name": name, "title": title, "svg": Markup(inline_svg(figure, f"{name}-{place}"))}
+            for name, title, figure in draw(part)
         ],
         "flips": flips,
         "absence": absence,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,13 +70,19 @@ def save(part: SectionFigures, folder: Path, stem: str) -> list[Path]:
     return written
 
 
-def inline_svg(figure: Figure) -> str:
-    """Return a picture as an SVG element whose ink is the colour of the text around it."""
+def inline_svg(figure: Figure, name: str) -> str:
+    """Return a picture as an SVG element whose ink is the colour of the text around it.
+
+    Args:
+        figure: The picture.
+        name: What its ids begin with, because those of several pictures in a page must differ.
+    """
     sink = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
     text = sink.getvalue()
-    return text[text.index("<svg") :].replace(INK, "currentColor")
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
 
 
 def _scores(part: SectionFigures) -> Figure:
@@ -153,4 +160,4 @@ def _finish(axis: Axes, lines: int) -> None:
 
 
 def _style(line: int) -> tuple[str, str]:
-    return COLOURS[line % len(COLOURS)], MARKS[line % len(MARKS)]
+    return COLOURS[line % len(COLOURS)], MARKS[(line + line // len(MARKS)) % len(MARKS)]

@@ -54,8 +54,9 @@ def read_runs(
             raise ComparisonError("; ".join(problems))
         swept = swept or any(run.framework == "trace" for run in here)
         newest, older = _newest(here)
-        runs += newest
-        notes += problems + older
+        own, plain = _without_plain_settings(newest)
+        runs += own
+        notes += problems + older + plain
     if not runs:
         raise ComparisonError(f"no run was given: give {KINDS}")
     if (settings or presets) and not swept:
@@ -132,3 +133,11 @@ def _newest(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
         newest[key] = run
     order = {id(run): place for place, run in enumerate(runs)}
     return sorted(newest.values(), key=lambda run: order[id(run)]), notes
+
+
+def _without_plain_settings(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Leave out what a sweep under a setting only repeats: the plain answers, where every row has alpha 1."""
+    baselines = {run.source for run in runs if run.framework == "trace" and run.method == "baseline"}
+    repeats = [run for run in runs if run.source in baselines and run.plain and run.method != "baseline"]
+    notes = [f"{run.task}, {run.name}: every row has alpha 1, so it is the baseline, and not listed" for run in repeats]
+    return [run for run in runs if not any(run is one for one in repeats)], notes

@@ -6,10 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from rich.console import Group
-from rich.markup import escape
-from rich.table import Table
-
 from adaptvis_plugin.comparison.answers import FORMS
 from adaptvis_plugin.comparison.figures import RunFigures, SectionFigures, Value
 
@@ -51,14 +47,22 @@ def grids(part: SectionFigures) -> list[Grid]:
 
 def scores(part: SectionFigures) -> Grid:
     """Return every metric of every run."""
-    titles = [value.title for value in part.runs[0].metrics]
-    rows = tuple((run.run.name, *(_with_interval(value, part) for value in run.metrics)) for run in part.runs)
+    places = _different(part)
+    titles = [part.runs[0].metrics[place].title for place in places]
+    rows = tuple((run.run.name, *(_with_interval(run.metrics[place], part) for place in places)) for run in part.runs)
     unit = "Percent, with" if part.shares else "With"
-    note = (
-        f"{unit} 95% bootstrap intervals; drawn are the {part.groups} {part.grouped}, "
-        f"not the {len(part.section.asked)} rows."
-    )
-    return Grid("scores", "Scores", note, ("run", *titles), rows)
+    notes = [
+        f"{unit} 95% bootstrap intervals; drawn are the {part.groups} {part.grouped}"
+        + ("." if part.grouped == "rows" else f", not the {len(part.section.asked)} rows.")
+    ]
+    metrics = part.runs[0].metrics
+    notes += [
+        f"{value.title.capitalize()}: the same as {metrics[0].title} in every run."
+        for place, value in enumerate(metrics)
+        if place not in places
+    ]
+    notes += part.remarks
+    return Grid("scores", "Scores", " ".join(notes), ("run", *titles), rows)
 
 
 def against(part: SectionFigures) -> Grid | None:
@@ -66,21 +70,25 @@ def against(part: SectionFigures) -> Grid | None:
     base = part.base
     if base is None or len(part.runs) < 2:
         return None
-    titles = [value.title for value in base.metrics]
+    places = _different(part)
+    titles = [base.metrics[place].title for place in places]
     head = ("run", titles[0], "wrong → right", "right → wrong", "p", "p (Holm)", *titles[1:])
     rows = []
     for run in part.runs:
         if (one := run.against) is None:
             continue
-        first, *others = (_with_interval(value, part, signed=True) for value in one.differences)
+        first, *others = (
+            _with_interval(value, part, signed=True) for value in (one.differences[place] for place in places)
+        )
         p, p_holm = (_p_value(one.test.p_value if one.test else None), _p_value(one.p_holm))
         rows.append((run.run.name, first, str(len(one.fixed)), str(len(one.broken)), p, p_holm, *others))
     points = "In percentage points" if part.shares else "Differences"
     note = (
         f"{points} against {base.run.name}, with paired 95% bootstrap intervals; p by the exact McNemar test over rows "
-        f"for {titles[0]}, and corrected by Holm's method for all tests of this report. The test takes rows as "
-        f"independent; the intervals keep {part.grouped} together."
+        f"for {titles[0]}, and corrected by Holm's method for all tests of this report."
     )
+    if part.grouped != "rows":
+        note += f" The test takes rows as independent; the intervals keep {part.grouped} together."
     return Grid("against", "Against the baseline", note, head, tuple(rows))
 
 
@@ -172,12 +180,6 @@ def confusion(part: SectionFigures, run: RunFigures) -> Grid | None:
                 ("right", *table.said), rows, shades)  # fmt: skip
 
 
-def terminal(part: SectionFigures) -> Group:
-    """Return a task's main tables for the terminal."""
-    shown = [grid for grid in grids(part) if grid.name in OPEN]
-    return Group(*map(_rich, shown))
-
-
 def markdown(parts: Sequence[SectionFigures], notes: Iterable[str]) -> str:
     """Return all tables as Markdown."""
     lines = ["# Comparison", "", *(f"- {_plain(note)}" for note in notes)]
@@ -193,6 +195,21 @@ def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]
     """Return a table as lines of Markdown; all columns but the first hold numbers."""
     lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *map(list, rows)]
     return ["| " + " | ".join(map(_plain, line)) + " |" for line in lines]
+
+
+def _different(part: SectionFigures) -> list[int]:
+    """Return the places of the metrics, without other rules of accuracy that give what the first one gives."""
+    others = ("strict_acc", "authors_acc")
+
+    def figures(run: RunFigures, place: int) -> list[tuple[float, float, float]]:
+        found = [run.metrics[place], *([run.against.differences[place]] if run.against else [])]
+        return [(value.value, value.low, value.high) for value in found]
+
+    return [
+        place
+        for place, value in enumerate(part.runs[0].metrics)
+        if value.name not in others or any(figures(run, place) != figures(run, 0) for run in part.runs)
+    ]
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -220,18 +237,7 @@ def _without_empty_columns(grid: Grid) -> Grid:
     return replace(grid, head=tuple(grid.head[i] for i in kept), rows=rows)
 
 
-def _rich(grid: Grid) -> Table:
-    table = Table(title=escape(grid.title), title_justify="left", caption=escape(grid.note), caption_justify="left")
-    for place, head in enumerate(grid.head):
-        table.add_column(
-            escape(head), justify="left" if place < grid.texts else "right", overflow="fold", no_wrap=not place
-        )
-    for row in grid.rows:
-        table.add_row(*map(escape, row))
-    return table
-
-
 def _plain(text: str) -> str:
     """Return text that Markdown shows as it is, in one line; names come from files and folders of a user."""
-    text = " ".join(text.split())
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
     return "".join(f"\\{char}" if char in "\\`*[]<>|" else char for char in text)

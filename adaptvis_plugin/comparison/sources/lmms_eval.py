@@ -10,8 +10,10 @@ from adaptvis_plugin.analysis.metrics import Scoring
 from adaptvis_plugin.comparison.runs import ComparisonError, Run, described, frame, read_json, read_lines
 from adaptvis_plugin.comparison.scores import Failure, Score
 from adaptvis_plugin.comparison.sources.facts import of_this_package, table_name, whole_task
-from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
+from adaptvis_plugin.lmms_eval.plugin import FAMILIES, REPLAY, model_names
 from adaptvis_plugin.lmms_eval.results import RESULTS, Maker, maker_of, results_of, samples_of, task_of
+from adaptvis_plugin.traces import Header, TraceError
+from adaptvis_plugin.traces.reading import scan
 
 NO_SETTINGS = {"pretrained", "batch_size", "device", "device_map", "attn_implementation"}
 """Model arguments that do not tell two models of a board apart."""
@@ -59,6 +61,7 @@ def read_samples(path: Path, content: Mapping[str, Any] | None = None) -> Run:
         raise ComparisonError(f"{path} is not a samples file of lmms-eval: its rows have no doc_id and filtered_resps")
     scoring = _scoring(path, task, samples)
     maker = maker_of(content)
+    metadata = config.get("metadata")  # a mapping, but in some of lmms-eval's own tasks a list of them
     method, settings, facts = _made_with(maker, task)
     limits = {"max_new_tokens": (config.get("generation_kwargs") or {}).get("max_new_tokens")}
     data = {"task version": content.get("versions", {}).get(task), "date": content.get("date")}
@@ -69,13 +72,14 @@ def read_samples(path: Path, content: Mapping[str, Any] | None = None) -> Run:
         task=task,
         numbering=whole_task(task)[0] if scoring else task,
         scoring=scoring,
-        model=_checkpoint(maker) or maker.name or path.parent.name,
-        rows=frame((_row(sample, scoring) for sample in samples), path),
+        model=_checkpoint(maker, task) or maker.name or path.parent.name,
+        rows=frame(_rows(samples, scoring, [str(one.get("name")) for one in config.get("filter_list") or []]), path),
         method=method,
         settings=settings,
         facts={name: value for name, value in {**facts, **limits, **data}.items() if value is not None},
         of=content.get("n-samples", {}).get(task, {}).get("original"),
-        table=(config.get("metadata") or {}).get("table") or (table_name(task) if scoring else None),
+        table=(metadata.get("table") if isinstance(metadata, dict) else None)
+        or (table_name(task) if scoring else None),
     )
 
 
@@ -95,6 +99,23 @@ def _facts(sample: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what a sample of this package's tasks says of its row, beside the task's first metric; else nothing."""
     items = (sample.get(name) for name in ("individual_acc", "accuracy"))
     return next((item["row"] for item in items if isinstance(item, dict) and "row" in item), {})
+
+
+def _rows(samples: list[dict[str, Any]], scoring: Scoring | None, filters: list[str]) -> list[dict[str, Any]]:
+    """Return the rows; of a task with several filters, which logs each row once for each of them, in their order.
+
+    The answer is that of the first filter, and the scores of the others have their names, as in a sweep's trace.
+    """
+    rows = [_row(sample, scoring) for sample in samples]
+    count = len(rows) // len(filters) if len(filters) > 1 else 0
+    ids = [row["id"] for row in rows]
+    if scoring is not None or not count or ids != ids[:count] * len(filters):
+        return rows
+    first = rows[:count]
+    for place, name in enumerate(filters[1:], 1):
+        for row, other in zip(first, rows[place * count : (place + 1) * count], strict=True):
+            row["scores"] |= {f"{metric},{name}": value for metric, value in other["scores"].items()}
+    return first
 
 
 def _row(sample: Mapping[str, Any], scoring: Scoring | None) -> dict[str, Any]:
@@ -124,7 +145,7 @@ def _scores(sample: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         if name in NO_SCORES:
             continue
         number = value.get("score") if isinstance(value, dict) else value
-        if isinstance(number, bool | int | float):
+        if isinstance(number, bool | int | float) and number == number:  # not a NaN, which stands for none
             yield name, float(number)
 
 
@@ -132,13 +153,24 @@ def _made_with(maker: Maker, task: str) -> tuple[str | None, dict[str, Any], dic
     if maker.name not in model_names():
         return None, {}, {}
     method = maker.name.partition("_")[2]
-    given = {**maker.arguments, "pretrained": _checkpoint(maker)}
+    given = {**maker.arguments, "pretrained": _checkpoint(maker, task)}
     return method, *of_this_package(method, task, given)
 
 
-def _checkpoint(maker: Maker) -> str | None:
+def _checkpoint(maker: Maker, task: str) -> str | None:
     found = maker.arguments.get("pretrained") or FAMILIES.get(str(maker.name).partition("_")[0])
+    if found is None and maker.name.startswith(f"{REPLAY}_") and "trace" in maker.arguments:
+        found = _swept_model(Path(str(maker.arguments["trace"])), task)
     return None if found is None else str(found)
+
+
+def _swept_model(trace: Path, task: str) -> str | None:
+    """Return the model whose answers a replay gave, from its trace if that is still there."""
+    try:
+        header = next(scan(trace / f"{task}.jsonl" if trace.is_dir() else trace), None)
+    except TraceError:
+        return None
+    return header.model if isinstance(header, Header) else None
 
 
 def read_scores(path: Path) -> tuple[list[Score], list[Failure]]:
@@ -166,7 +198,7 @@ def read_scores(path: Path) -> tuple[list[Score], list[Failure]]:
         else:
             scores.append(
                 Score(
-                    model=_checkpoint(maker) or maker.name,
+                    model=_checkpoint(maker, task) or maker.name,
                     name=maker.name,
                     method=method,
                     settings=described(None, settings),

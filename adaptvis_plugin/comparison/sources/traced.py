@@ -91,12 +91,14 @@ def read_trace_runs(path: Path, settings: Sequence[Setting] = (), presets: Seque
     Raises:
         ComparisonError, TraceError: If the trace cannot be used, or a coefficient of a setting was not recorded.
     """
+    from adaptvis_plugin.tuning.preset import preset_task
+
     [trace] = read_traces([path])
     if not trace.alphas:
         assert trace.header is not None
         given = [next(iter(row.generations.items())) for row in trace.rows]
         return [_run(trace, trace.header.method, trace.header.settings, given)]
-    asked = [*settings, *(setting for preset in presets for setting in preset_settings(preset, trace.name))]
+    asked = [*settings, *(setting for preset in presets for setting in preset_settings(preset, preset_task(trace)))]
     if not asked:
         asked = [Setting("scalingvis", {"alpha": alpha}) for alpha in trace.alphas if alpha != 1]
     by_name = {one.name: one for one in [Setting("baseline", {}), *asked]}

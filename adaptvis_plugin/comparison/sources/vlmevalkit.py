@@ -18,6 +18,7 @@ from adaptvis_plugin.vlmevalkit.names import own_data_sets, registered_models
 
 STATUS = "status.json"
 TRACE, SETTINGS = "_trace.jsonl", "_settings.json"
+FACTS = ("prompt", "revision", "max_new_tokens", "checkpoint", "data")
 KINDS = ("xlsx", "tsv", "json")
 SCORES = ("hit", "score")
 """The columns in which VLMEvalKit's own data sets write what each answer earned."""
@@ -71,7 +72,7 @@ def _read(answers: Path, model: str, data: str) -> Run:
     table = table_rows(own.name) if own else None
     predicted = None if answers.name.endswith(TRACE) else _predictions(answers)
     trace = {str(line.get("index")): line for line in read_lines(traced)} if traced else {}
-    facts = {name: settings[name] for name in ("prompt", "revision", "max_new_tokens", "data") if settings.get(name)}
+    facts = {name: settings[name] for name in FACTS if settings.get(name)}
     return Run(
         name=model,
         source=answers,
