@@ -75,6 +75,17 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     assert [one.doc_id for one in trace.rows] == list(range(200)) and trace.partial is None
 
 
+def test_runs_that_answer_the_same_rows_at_once_write_each_once(tmp_path: Path) -> None:
+    """As two sweeps into one folder, or the children of a launcher that was killed and started again."""
+    files = [TraceFile(tmp_path / "toy.jsonl") for _ in range(2)]
+    assert [file.begin(header()) for file in files] == [{}, {}]
+    files[0].add([row(0), row(1), row(1)])
+    files[1].add([row(1), row(2)])
+    files[0].add([row(2), row(3), row(0)])
+    (trace,) = read_traces([tmp_path])
+    assert [one.doc_id for one in trace.rows] == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("own", "words"),
     [
@@ -95,7 +106,7 @@ def test_answers_of_another_run_are_never_mixed_in(own: dict[str, Any], words: l
 
 def test_a_file_that_is_no_trace_is_never_written_to(tmp_path: Path) -> None:
     path = tmp_path / "toy.jsonl"
-    for content in ('{"mine": 1}\n', "notes\n", row(0).line()):
+    for content in ('{"mine": 1}\n', "notes\n", row(0).line(), "notes", '{"mine": 1}', row(0).line() + "more"):
         path.write_text(content)
         with pytest.raises(TraceError):
             TraceFile(path).begin(header())

@@ -189,7 +189,6 @@ class TaskTrace(Generic[T]):
         self.path = path
         self._file = TraceFile(path)
         self._there = {row.doc_id: (row.asked, keep(row)) for row in self._file.resume(header)}
-        self._added: set[int | None] = set()
 
     def answered(self, request: Instance) -> T | None:
         """Return what is kept of a request's row, or None if it has to be answered.
@@ -212,17 +211,11 @@ class TaskTrace(Generic[T]):
         return Row(question=prompt.text, **self.task.facts(request), **found)
 
     def add(self, rows: Sequence[tuple[Instance, Row]]) -> None:
-        """Append rows, each once.
+        """Append rows; those of padding are left out, and those that are there.
 
         lmms-eval asks again where a task wants several answers, and where another process has more rows than this one.
         """
-        fresh: dict[int | None, Row] = {}
-        for request, row in rows:
-            if is_padding(request) or row.doc_id in self._added or row.doc_id in self._there:
-                continue
-            fresh[row.doc_id] = row
-        self._added |= fresh.keys()
-        self._file.add(fresh.values())
+        self._file.add(row for request, row in rows if not is_padding(request))
 
 
 def is_padding(request: Instance) -> bool:
