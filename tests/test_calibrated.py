@@ -266,7 +266,7 @@ def test_lmms_eval_answers_as_the_model_s_logits_say(
     for task, answers in expected(given).items():
         lines = newest(tmp_path, f"*_samples_{task}.jsonl").read_text().splitlines()
         samples = sorted(map(json.loads, lines), key=lambda sample: int(sample["doc_id"]))
-        assert [sample["filtered_resps"][0] for sample in samples] == answers
+        assert [sample["filtered_resps"] for sample in samples] == answers
         counts = [sample["token_counts"][0] for sample in samples]
         assert {count["alpha"] for count in counts} == {count["output_tokens"] for count in counts} == {1}
     plain = given.probabilities["whatsup_demo"][:ROWS].argmax(1)
