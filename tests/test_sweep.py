@@ -1,6 +1,7 @@
 """`adaptvis sweep` through its real command line: our tasks, lmms-eval's, and the user's own."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from adaptvis_plugin.cli import app
+from adaptvis_plugin.lmms_eval import sweeping
 from adaptvis_plugin.lmms_eval.sweeping import check_tasks
 from adaptvis_plugin.traces import Row, Trace, read_traces
 from tests.data_helpers import jpeg
-from tests.test_command_line import BIN, ENVIRONMENT, run, samples
-from tests.test_lmms_eval import manager
+from tests.test_command_line import BIN, ENVIRONMENT, run
+from tests.test_lmms_eval import evaluate, manager
 
 ROWS = 24
 MODEL = ("--model-args", "pretrained=demo")
@@ -35,6 +37,14 @@ def same(one: Row, other: Row) -> bool:
     return one.model_dump(exclude=exact) == other.model_dump(exclude=exact) and one.confidence == pytest.approx(
         other.confidence, abs=1e-4
     )
+
+
+def sweep(*arguments: object) -> Any:
+    """Run the command in this process. lmms-eval's two thousand task files are read once."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "--include-path" not in arguments:
+            patch.setattr(sweeping, "TaskManager", lambda **_: manager())
+        return CliRunner().invoke(app, ["sweep", *map(str, arguments)], env={"COLUMNS": "300"})
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +76,12 @@ def test_every_row_has_all_that_a_later_choice_may_need(swept: Path) -> None:
             assert "pair_acc" not in row.metrics[alpha], "it has no meaning for a single row"
 
 
-def test_the_answers_under_1_are_those_of_plain_decoding(swept: Path, tmp_path: Path) -> None:
-    arguments = ["--model", "vlm_baseline", "--model_args", "pretrained=demo", "--tasks", "whatsup_demo"]
-    run("lmms-eval", *arguments, "--limit", str(ROWS), "--batch_size", "8", "--log_samples", "--output_path", tmp_path)
-    plain = samples(tmp_path)
-    rows = trace(swept / "traces").rows
-    assert [row.doc_id for row in rows] == sorted(plain)
-    for row in rows:
-        sample = plain[row.doc_id or 0]
+def test_the_answers_under_1_are_those_of_plain_decoding(swept: Path) -> None:
+    plain = evaluate("vlm_baseline", limit=ROWS)["samples"]["whatsup_demo"]
+    for row, sample in zip(trace(swept / "traces").rows, sorted(plain, key=lambda one: one["doc_id"]), strict=True):
         counts = sample["token_counts"][0]
-        assert (row.generations[1.0], row.gold) == (sample["filtered_resps"], sample["target"])
+        (answer,) = sample["filtered_resps"]
+        assert (row.doc_id, row.generations[1.0], row.gold) == (sample["doc_id"], answer, sample["target"])
         assert (row.input_tokens, row.output_tokens[1.0]) == (counts["input_tokens"], counts["output_tokens"])
         assert row.metrics[1.0]["individual_acc"] == sample["individual_acc"]["score"]
         assert row.confidence == pytest.approx(counts["confidence"], abs=1e-4)
@@ -105,32 +111,31 @@ def killed(command: list[str], file: Path, rows: int) -> None:
     assert process.returncode == -signal.SIGKILL, "it had ended before"
 
 
-def test_a_sweep_killed_at_any_point_goes_on_and_repeats_no_row(swept: Path, tmp_path: Path) -> None:
-    command = [str(BIN / "adaptvis"), "sweep", *MODEL, "--tasks", "whatsup_demo", "--limit", str(ROWS)]
-    command += ["-o", str(tmp_path), "--batch-size", "2"]
+def test_a_sweep_killed_in_the_middle_of_a_line_is_finished_by_two_processes(swept: Path, tmp_path: Path) -> None:
+    """With other batches; an odd number of rows, so that lmms-eval gives one process a row twice, to keep both busy."""
     file = tmp_path / "whatsup_demo.jsonl"
-    kept: list[bytes] = []
-    for rows in (1, 9):
-        killed(command, file, rows)
-        assert rows <= len(trace(tmp_path).rows) < ROWS
-        assert file.read_bytes().startswith(b"".join(kept)), "what was answered stays as it was"
-        kept = file.read_bytes().splitlines(keepends=True)
-    run("adaptvis", *command[1:])
-    assert file.read_bytes().startswith(b"".join(kept))
-    assert all(map(same, trace(tmp_path).rows, trace(swept / "traces").rows))
-    whole = file.read_bytes()
-    run("adaptvis", *command[1:])
-    assert file.read_bytes() == whole
-
-
-def test_several_processes_share_a_sweep(swept: Path, tmp_path: Path) -> None:
-    """An odd number of rows: lmms-eval gives the second process one row twice, to keep both equally busy."""
-    command = ["torchrun", "--nproc-per-node", "2", "-m", "adaptvis_plugin.cli", "sweep", *DEMO]
-    done = run(*command, "--limit", str(ROWS - 1), "-o", tmp_path, ACCELERATE_USE_CPU="true")
+    arguments = ["sweep", *DEMO, "--limit", str(ROWS - 1), "-o", str(tmp_path)]
+    killed([str(BIN / "adaptvis"), *arguments, "--batch-size", "2"], file, 5)
+    kept = [line for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    assert 5 < len(kept) < ROWS
+    file.write_bytes(b"".join(kept[:-1]) + kept[-1][:-9])
+    command = ["torchrun", "--nproc-per-node", "2", "-m", "adaptvis_plugin.cli", *arguments]
+    done = run(*command, ACCELERATE_USE_CPU="true")
     found = trace(tmp_path).rows
     assert [row.doc_id for row in found] == list(range(ROWS - 1))
+    assert file.read_bytes().startswith(b"".join(kept[:-1])), "what was answered stays as it was"
     assert all(map(same, found, trace(swept / "traces").rows))
     assert done.stdout.count("whatsup_demo: ") == 1, "one process reports"
+
+
+def test_a_complete_sweep_answers_nothing_again_and_may_go_further(swept: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(swept / "traces" / "whatsup_demo.jsonl", tmp_path))
+    whole = file.read_bytes()
+    for limit in (ROWS, 4):
+        assert sweep(*DEMO, "--limit", limit, "-o", tmp_path).exit_code == 0
+        assert file.read_bytes() == whole
+    assert sweep(*DEMO, "--limit", ROWS + 2, "--batch-size", 1, "-o", tmp_path).exit_code == 0
+    assert file.read_bytes().startswith(whole) and len(trace(tmp_path).rows) == ROWS + 2
 
 
 def pope(folder: Path) -> None:
@@ -213,11 +218,12 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One sweep of a task of lmms-eval's and one of the user's own."""
     folder = tmp_path_factory.mktemp("others")
     pope(folder)
-    command = [str(BIN / "adaptvis"), "sweep", "--model-args", "pretrained=demo,prompt=chat", "--tasks", "pope,spot"]
-    command += ["-o", "traces", "--options", "yes,no"]
-    command += ["--include-path", str(own_task(folder / "tasks")), "--alphas", "2", "--gen-kwargs", "max_new_tokens=2"]
-    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    arguments = ["--model-args", "pretrained=demo,prompt=chat", "--tasks", "pope,spot", "-o", "traces"]
+    arguments += ["--options", "yes,no", "--alphas", "2", "--gen-kwargs", "max_new_tokens=2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = sweep(*arguments, "--include-path", own_task(folder / "tasks"))
+    assert done.exit_code == 0, done.stderr[-3000:]
     (folder / "said").write_text(done.stderr)
     return folder
 
@@ -298,21 +304,21 @@ def test_groups_are_swept_as_their_tasks() -> None:
         (["--options", "yes,,no"], ["--options 'yes,,no'"]),
         (["--include-path", "/nowhere"], ["--include-path /nowhere", "no such folder"]),
         (["-o", __file__], [__file__, "give a folder"]),
+        (["--json", "/tmp"], ["--json /tmp", "give a file"]),
         (["--model-args", "pretrained=demo,trace=x"], ["trace='x'", "-o"]),
         (["--model-args", "pretrained=demo,alpha=0.5"], ["alpha=0.5", "alpha belongs to scalingvis"]),
         (["--model-args", "device=cpu"], ["give the checkpoint"]),
     ],
 )
 def test_wrong_input_is_named_before_a_model_is_loaded(arguments: list[str], words: list[str], tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["sweep", *DEMO, "-o", str(tmp_path / "new"), *arguments], env={"COLUMNS": "300"})
+    done = sweep(*DEMO, "-o", tmp_path / "new", *arguments)
     assert done.exit_code == 2 and [word for word in words if word not in done.stderr] == []
     assert not (tmp_path / "new").exists()
 
 
 def test_other_coefficients_do_not_go_into_the_same_folder(swept: Path) -> None:
     before = (swept / "traces" / "whatsup_demo.jsonl").read_bytes()
-    arguments = ["sweep", *DEMO, "-o", str(swept / "traces"), "--alphas", "0.5"]
-    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
+    done = sweep(*DEMO, "-o", swept / "traces", "--alphas", "0.5")
     assert done.exit_code == 2 and "this run asks for alphas=(1.0, 0.5). Use another folder" in done.stderr
     assert (swept / "traces" / "whatsup_demo.jsonl").read_bytes() == before
 

@@ -55,6 +55,8 @@ def sweep(
             raise ValueError(f"--include-path {include_path}: there is no such folder")
         if output.exists() and not output.is_dir():
             raise ValueError(f"--output {output}: this is a file; give a folder")
+        if json_file is not None and json_file.is_dir():
+            raise ValueError(f"--json {json_file}: this is a folder; give a file")
         from adaptvis_plugin.lmms_eval.sweeping import SweepOptions
         from adaptvis_plugin.lmms_eval.sweeping import sweep as run
 

@@ -65,11 +65,19 @@ class TraceFile:
         yield from (found for found in scan(self.path) if isinstance(found, Row))
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Append the rows that are not there yet."""
-        with self._lock, self.path.open("rb+") as file:
-            self._catch_up(file)
-            fresh = {row.doc_id: row for row in rows if row.doc_id not in self._there}
-            file.write("".join(row.line() for row in fresh.values()).encode())
+        """Append the rows that are not there yet.
+
+        Raises:
+            OSError: If they cannot be written, for example to a full disk; the message names the file.
+        """
+        try:
+            with self._lock, self.path.open("rb+") as file:
+                self._catch_up(file)
+                fresh = {row.doc_id: row for row in rows if row.doc_id not in self._there}
+                file.write("".join(row.line() for row in fresh.values()).encode())
+        except OSError as error:
+            error.filename = error.filename or str(self.path)  # a failed write does not say where
+            raise
 
     def _catch_up(self, file: BinaryIO) -> None:
         """Note what was added since the last time, cut off what stands after the last newline, and go to the end.
