@@ -3,6 +3,8 @@
 import json
 import math
 import multiprocessing
+import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,24 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
         assert worker.exitcode == 0
     (trace,) = read_traces([path])
     assert [one.doc_id for one in trace.rows] == list(range(200)) and trace.partial is None
+
+
+def test_a_disk_that_is_full_costs_only_the_rows_that_did_not_fit(tmp_path: Path) -> None:
+    path = written(tmp_path / "toy.jsonl", row(0))
+    file = TraceFile(path)
+    file.begin(header())
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, most))
+    try:
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            file.add([row(1)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    (trace,) = read_traces([path])
+    assert trace.torn and [one.doc_id for one in trace.rows] == [0]
+    file.add([row(1)])
+    (trace,) = read_traces([path])
+    assert not trace.torn and [one.doc_id for one in trace.rows] == [0, 1]
 
 
 def test_runs_that_answer_the_same_rows_at_once_write_each_once(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ ALPHAS = "0.5,0.8,1.2,1.5,2.0"
 """The authors' coefficients."""
 
 
-@app.command()
+# Options may also be written with underscores, as lmms-eval's are, and as its errors name them.
+@app.command(context_settings={"token_normalize_func": lambda name: name.replace("_", "-")})
 def sweep(
     model_args: Annotated[
         str, typer.Option(help="Arguments of the model as NAME=VALUE,NAME=VALUE; at least pretrained=NAME_OR_FOLDER.")
