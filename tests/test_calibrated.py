@@ -20,7 +20,6 @@ from adaptvis_plugin.data.cache import Provenance, write_table
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import Calibrated
 from adaptvis_plugin.decoding.calibrated import FLOOR
-from adaptvis_plugin.lmms_eval.results import newest, run_lmms_eval
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.presets import load_preset
 from adaptvis_plugin.models.prompts import paper_text
@@ -193,7 +192,7 @@ def test_a_row_that_cannot_be_answered_is_named_before_any_is(
     assert answer.text in ("Left", "Right") and (answer.alpha, answer.output_tokens) == (1.0, 1)
 
 
-# The models, through the real command lines: 16 demo scenes, and 8 of them with a question of VSR's form.
+# The models in both frameworks: 16 demo scenes, and 8 of them with a question of VSR's form.
 
 ROWS, YES_NO = 16, 8
 
@@ -268,25 +267,19 @@ def expected(given: Given) -> dict[str, list[str]]:
 
 
 def test_lmms_eval_answers_as_the_model_s_logits_say(
-    given: Given, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: Given, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("ADAPTVIS_CACHE", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.setenv(name, environment[name])
-    arguments = ["--model", "vlm_calibrated", "--model_args", f"pretrained=demo,preset={given.preset}"]
-    arguments += ["--tasks", "whatsup_demo,vsr", "--limit", str(ROWS), "--batch_size", "8", "--log_samples"]
-    run_lmms_eval([*arguments, "--output_path", str(tmp_path)], tmp_path / "log")
+    monkeypatch.setenv("ADAPTVIS_CACHE", environment["ADAPTVIS_CACHE"])
+    run = evaluate("vlm_calibrated", tasks=["whatsup_demo", "vsr"], limit=ROWS, preset=given.preset)
     for task, answers in expected(given).items():
-        lines = newest(tmp_path, f"*_samples_{task}.jsonl").read_text().splitlines()
-        samples = sorted(map(json.loads, lines), key=lambda sample: int(sample["doc_id"]))
-        assert [sample["filtered_resps"] for sample in samples] == answers
-        counts = [sample["token_counts"][0] for sample in samples]
+        assert [answer for answer, _, _ in rows(run, task)] == answers
+        counts = [sample["token_counts"][0] for sample in run["samples"][task]]
         assert {count["alpha"] for count in counts} == {count["output_tokens"] for count in counts} == {1}
     plain = given.probabilities["whatsup_demo"][:ROWS].argmax(1)
     changed = [RELATIONS[p].capitalize() for p in plain] != expected(given)["whatsup_demo"]
     assert changed and len({*expected(given)["vsr"]}) == 2
-    results = json.loads(newest(tmp_path, "*_results.json").read_text())["results"]
     right = [answer == ("Yes", "No")[n % 2] for n, answer in enumerate(expected(given)["vsr"])]
-    assert results["vsr"]["accuracy,none"] == pytest.approx(np.mean(right))
+    assert run["results"]["vsr"]["accuracy,none"] == pytest.approx(np.mean(right))
 
 
 def test_vlmevalkit_gives_the_same_answers(given: Given, environment: dict[str, str], tmp_path: Path) -> None:
@@ -304,20 +297,10 @@ def test_another_calibration_of_the_preset_is_one_argument_away(given: Given) ->
     assert [answer for answer, _, _ in rows(run)] == [label.capitalize() for label in predicted]
 
 
-def test_a_calibration_cannot_be_written_on_a_command_line(environment: dict[str, str], tmp_path: Path) -> None:
-    prior = "prior={left:0.5,right:0.5}"
-    done = vlmeval(environment, tmp_path, "--data", "WhatsUp_Demo", "--model", "demo_calibrated", "--model-args", prior)
-    assert done.returncode == 2
-    rule = "which only a preset can hold; give preset=FILE.yaml, as `adaptvis tune` writes it"
-    said = " ".join(done.stderr.split())
-    assert "prior='{left:0.5,right:0.5}'" in said and rule in said
-    assert rule in refusal(lambda: evaluate("vlm_calibrated", prior="{left:0.5,right:0.5}"))
-
-
-def test_vlmevalkit_names_a_row_without_options_before_the_model_is_loaded(
+def test_what_vlmevalkit_cannot_answer_is_named_before_the_model_is_loaded(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """A data set of the user's own, whose options have columns of their own."""
+    """A calibration on the command line, and a data set of the user's own whose options have columns of their own."""
     code = """
 import base64, io, os, sys
 from PIL import Image
@@ -329,13 +312,23 @@ with open(os.path.join(os.environ["LMUData"], "Letters.tsv"), "w") as file:
 import adaptvis_plugin.models.runner
 adaptvis_plugin.models.runner.load_model = None  # so that an attempt would fail
 from adaptvis_plugin.cli import app
-app(sys.argv[1:])
+one, other, *arguments = sys.argv[1:]
+for given in (one, other):
+    try:
+        app([*arguments, "--model-args", given])
+    except SystemExit as end:
+        print("ended with", end.code, file=sys.stderr)
 """
     preset = tmp_path / "mine.yaml"
     settings = {"Letters": {"calibrated": {"prior": {"yes": 0.5, "no": 0.5}}}}
     preset.write_text(yaml.safe_dump({"description": "mine", "settings": settings}))
-    arguments = ["vlmeval", "--data", "Letters", "--model", "demo_calibrated", "--model-args", f"preset={preset}"]
-    command = [sys.executable, "-c", code, *arguments, "--work-dir", str(tmp_path / "out")]
+    prior = "prior={left:0.5,right:0.5}"
+    arguments = ["vlmeval", "--data", "Letters", "--model", "demo_calibrated", "--work-dir", str(tmp_path / "out")]
+    command = [sys.executable, "-c", code, prior, f"preset={preset}", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 1
-    assert "Letters, index 0 offers no options" in done.stderr.splitlines()[-1]
+    rule = "which only a preset can hold; give preset=FILE.yaml, as `adaptvis tune` writes it"
+    said = " ".join(done.stderr.split())
+    assert "prior='{left:0.5,right:0.5}'" in said and rule in said
+    assert rule in refusal(lambda: evaluate("vlm_calibrated", prior="{left:0.5,right:0.5}"))
+    *_, reason, end = done.stderr.splitlines()
+    assert "ended with 2" in said and "Letters, index 0 offers no options" in reason and end == "ended with 1"

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adaptvis_plugin.models.first_token import OptionTokens, entropy, top_tokens
 from adaptvis_plugin.paths import DEMO_MODEL
@@ -61,6 +62,25 @@ def test_every_way_of_writing_an_option_counts(tokenizer: Any) -> None:
     for options in (("left", "right"), ("Left", "Right")):
         (found,) = OptionTokens(tokenizer).log_probabilities(rows, [options])
         assert torch.tensor(list(found.values())).exp().tolist() == pytest.approx([0.8, 0.2])
+
+
+def test_a_word_without_a_space_before_it_counts_to_sentencepiece_too() -> None:
+    """As Llama's: it reads every text as if a space came before it, but answers without one behind a special token."""
+    pieces = [
+        "<unk>",
+        "\u2581",
+        "\n",
+        *(space + word for word in ("left", "Left", "right") for space in ("\u2581", "")),
+    ]
+    backend = Tokenizer(models.Unigram([(piece, -float(place)) for place, piece in enumerate(pieces)], unk_id=0))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    backend.decoder = decoders.Metaspace()
+    found = OptionTokens(PreTrainedTokenizerFast(tokenizer_object=backend)).of(("left", "right"))
+    assert found is not None
+    assert [[pieces[token] for token in own if token] for own in found] == [
+        ["\u2581left", "left", "\u2581Left", "Left"],
+        ["\u2581right", "right"],
+    ]
 
 
 @pytest.mark.parametrize("options", [(), ("left", "left"), ("Left", "left")])

@@ -1,8 +1,6 @@
 """Models that answer from a sweep's trace, against the runs that they stand for."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from adaptvis_plugin.cli import app
+from adaptvis_plugin.models import loading
 from adaptvis_plugin.traces import TraceError
 from tests.test_lmms_eval import evaluate, rows
 
@@ -18,7 +17,15 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("baseline", {}),
     ("scalingvis", {"alpha": 0.8}),
     ("adaptvis", {"alpha_low": 0.5, "alpha_high": 2.0, "threshold": 0.7}),
+    ("calibrated", {"calibration": "batch"}),
 ]
+PRESET = """
+description: mine
+prompt: paper
+settings:
+  whatsup_demo:
+    calibrated: {prior: {left: 0.1, right: 0.7, "on": 0.1, under: 0.1}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def replay(method: str, trace: Path, **arguments: Any) -> dict[str, Any]:
-    return evaluate(f"replay_{method}", limit=arguments.pop("limit", ROWS), pretrained=None, trace=trace, **arguments)
+    given = {"limit": ROWS, "pretrained": None, **arguments}
+    return evaluate(f"replay_{method}", trace=trace, **given)
 
 
 def scores(results: dict[str, Any]) -> dict[str, Any]:
@@ -40,7 +48,12 @@ def scores(results: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("method", "settings"), SETTINGS)
-def test_a_replay_is_the_real_run_row_by_row(method: str, settings: dict[str, Any], swept: Path) -> None:
+def test_a_replay_is_the_real_run_row_by_row(
+    method: str, settings: dict[str, Any], swept: Path, tmp_path: Path
+) -> None:
+    if method == "calibrated":
+        (tmp_path / "mine.yaml").write_text(PRESET)
+        settings = {**settings, "preset": tmp_path / "mine.yaml"}
     real = evaluate(f"vlm_{method}", limit=ROWS, **settings)
     found = replay(method, swept, **settings)
     assert scores(found) == scores(real)
@@ -61,20 +74,12 @@ def test_the_threshold_of_a_replay_counts_as_in_the_real_run(swept: Path) -> Non
         assert [row[2] for row in rows(found)] == [row[2] for row in rows(real)]
 
 
-def test_no_model_is_loaded(swept: Path) -> None:
-    """In a process of its own, in which loading one would fail."""
-    code = (
-        "import sys, adaptvis_plugin.models.loading as loading\n"
-        "del loading.AutoModelForImageTextToText, loading.AutoProcessor\n"
-        "from lmms_eval.__main__ import cli_evaluate\n"
-        "sys.argv = ['lmms-eval', *sys.argv[1:]]\n"
-        "cli_evaluate()\n"
-    )
-    arguments = ["--model", "replay_scalingvis", "--model_args", f"trace={swept},alpha=2.0", "--tasks", "whatsup_demo"]
-    arguments += ["--limit", "8", "--output_path", str(swept / "out"), "--verbosity", "DEBUG"]
-    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
-    (results,) = (swept / "out").rglob("*_results.json")
-    assert json.loads(results.read_text())["n-samples"]["whatsup_demo"]["effective"] == 8
+def test_no_model_is_loaded(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AutoModelForImageTextToText", "AutoProcessor"):
+        monkeypatch.delattr(loading, name)
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        evaluate("vlm_baseline", limit=8)
+    assert len(rows(replay("scalingvis", swept, alpha=2.0, limit=8))) == 8
 
 
 def test_settings_may_come_from_a_preset(swept: Path, tmp_path: Path) -> None:
@@ -96,6 +101,11 @@ def test_settings_may_come_from_a_preset(swept: Path, tmp_path: Path) -> None:
         ("baseline", {"tasks": ["whatsup_demo_val"]}, "no sweep of whatsup_demo_val, but of whatsup_demo; make one"),
         ("baseline", {"gen_kwargs": "max_new_tokens=1"}, r"made with .*100.*asks for .*'max_new_tokens': 1}; sweep"),
         ("baseline", {"dtype": "float16"}, "dtype='float16': a replay loads no model, and takes trace, pretrained"),
+        (
+            "baseline",
+            {"pretrained": "mine"},
+            "recorded with pretrained=demo, .*for pretrained=mine; give pretrained=demo",
+        ),
         ("scalingvis", {"alhpa": 2}, r"alhpa=2: .*Did you mean alpha\?"),
         ("scalingvis", {"alpha": -1}, "alpha=-1.*finite number >= 0"),
     ],

@@ -13,7 +13,7 @@ from adaptvis_plugin.lmms_eval.recording import RecordedTask
 from adaptvis_plugin.traces import TraceError, read_traces
 from adaptvis_plugin.vlmevalkit.arguments import model_arguments
 from tests.data_helpers import jpeg
-from tests.test_command_line import BIN, run, samples
+from tests.test_command_line import BIN
 from tests.test_lmms_eval import evaluate, manager, rows
 from tests.test_sweep import killed
 
@@ -22,30 +22,28 @@ FILE = "llava_adaptvis_whatsup_demo.jsonl"
 COUNTS = ("confidence", "alpha", "input_tokens", "output_tokens")
 
 
-def command(folder: Path, trace: Path) -> list[str]:
-    arguments = ["--model", "llava_adaptvis", "--model_args", f"pretrained=demo,trace={trace}", "--limit", str(ROWS)]
-    return [*arguments, "--tasks", "whatsup_demo", "--log_samples", "--batch_size", "2", "--output_path", str(folder)]
-
-
-def test_a_run_that_was_killed_answers_only_the_rest(tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
-    killed([str(BIN / "lmms-eval"), *command(tmp_path / "killed", trace)], trace / FILE, 6)
+def test_a_run_that_was_killed_answers_only_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace, out = tmp_path / "trace", tmp_path / "out"
+    command = ["--model", "llava_adaptvis", "--model_args", f"pretrained=demo,trace={trace}", "--tasks", "whatsup_demo"]
+    command += ["--batch_size", "2", "--limit", str(ROWS), "--output_path", str(out)]
+    killed([str(BIN / "lmms-eval"), *command], trace / FILE, 6)
     kept = (trace / FILE).read_bytes()
     there = kept.count(b"\n") - 1
-    assert 6 <= there < ROWS and not (tmp_path / "killed").exists()
-    done = run("lmms-eval", *command(tmp_path / "out", trace))
+    assert 6 <= there < ROWS and not out.exists()
+    done = evaluate("llava_adaptvis", trace=trace, limit=ROWS)
     assert (trace / FILE).read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
     (found,) = read_traces([trace / FILE])
-    assert [row.doc_id for row in found.rows] == list(range(ROWS))
-    written = samples(tmp_path / "out")
-    for row in found.rows:
-        sample = written[row.doc_id or 0]
+    for row, sample in zip(found.rows, in_order(done), strict=True):
         counts = sample["token_counts"][0]
-        assert row.alpha is not None and row.generations == {row.alpha: sample["filtered_resps"]}
+        assert row.alpha is not None and row.generations == {row.alpha: sample["filtered_resps"][0]}
         recorded = (row.confidence, row.alpha, row.input_tokens, row.output_tokens[row.alpha])
-        assert recorded == tuple(counts[name] for name in COUNTS)
+        assert row.doc_id == sample["doc_id"] and recorded == tuple(counts[name] for name in COUNTS)
     shown = f"adaptvis decoding: {100 * there // ROWS:3d}%"
-    assert shown in done.stderr, "the progress bar begins where the first run ended"
+    assert shown in capsys.readouterr().err, "the progress bar begins where the first run ended"
+
+
+def in_order(results: dict[str, Any]) -> list[dict[str, Any]]:
+    return sorted(results["samples"]["whatsup_demo"], key=lambda sample: sample["doc_id"])
 
 
 @pytest.fixture(scope="module")

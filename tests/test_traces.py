@@ -3,6 +3,8 @@
 import json
 import math
 import multiprocessing
+import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,35 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     assert [one.doc_id for one in trace.rows] == list(range(200)) and trace.partial is None
 
 
+def test_a_disk_that_is_full_costs_only_the_rows_that_did_not_fit(tmp_path: Path) -> None:
+    path = written(tmp_path / "toy.jsonl", row(0))
+    file = TraceFile(path)
+    file.begin(header())
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, most))
+    try:
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            file.add([row(1)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    (trace,) = read_traces([path])
+    assert trace.torn and [one.doc_id for one in trace.rows] == [0]
+    file.add([row(1)])
+    (trace,) = read_traces([path])
+    assert not trace.torn and [one.doc_id for one in trace.rows] == [0, 1]
+
+
+def test_runs_that_answer_the_same_rows_at_once_write_each_once(tmp_path: Path) -> None:
+    """As two sweeps into one folder, or the children of a launcher that was killed and started again."""
+    files = [TraceFile(tmp_path / "toy.jsonl") for _ in range(2)]
+    assert [file.begin(header()) for file in files] == [{}, {}]
+    files[0].add([row(0), row(1), row(1)])
+    files[1].add([row(1), row(2)])
+    files[0].add([row(2), row(3), row(0)])
+    (trace,) = read_traces([tmp_path])
+    assert [one.doc_id for one in trace.rows] == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("own", "words"),
     [
@@ -95,7 +126,7 @@ def test_answers_of_another_run_are_never_mixed_in(own: dict[str, Any], words: l
 
 def test_a_file_that_is_no_trace_is_never_written_to(tmp_path: Path) -> None:
     path = tmp_path / "toy.jsonl"
-    for content in ('{"mine": 1}\n', "notes\n", row(0).line()):
+    for content in ('{"mine": 1}\n', "notes\n", row(0).line(), "notes", '{"mine": 1}', row(0).line() + "more"):
         path.write_text(content)
         with pytest.raises(TraceError):
             TraceFile(path).begin(header())

@@ -17,7 +17,8 @@ ALPHAS = "0.5,0.8,1.2,1.5,2.0"
 """The authors' coefficients."""
 
 
-@app.command()
+# Options may also be written with underscores, as lmms-eval's are, and as its errors name them.
+@app.command(context_settings={"token_normalize_func": lambda name: name.replace("_", "-")})
 def sweep(
     model_args: Annotated[
         str, typer.Option(help="Arguments of the model as NAME=VALUE,NAME=VALUE; at least pretrained=NAME_OR_FOLDER.")
@@ -54,6 +55,8 @@ def sweep(
             raise ValueError(f"--include-path {include_path}: there is no such folder")
         if output.exists() and not output.is_dir():
             raise ValueError(f"--output {output}: this is a file; give a folder")
+        if json_file is not None and json_file.is_dir():
+            raise ValueError(f"--json {json_file}: this is a folder; give a file")
         from adaptvis_plugin.lmms_eval.sweeping import SweepOptions
         from adaptvis_plugin.lmms_eval.sweeping import sweep as run
 

@@ -126,7 +126,7 @@ class RecordedTask:
         image = document.get("image_id")
         kinds: dict[str, type] = {"relation": str, "set_id": int, "pair_id": int}
         known = {name: document.get(name) for name in kinds}
-        target = self._task.doc_to_target(document)
+        target = self._ask(request, self._task.doc_to_target)
         return {
             "doc_id": request.doc_id,
             "asked": self.asked(request),
@@ -140,9 +140,8 @@ class RecordedTask:
 
         A metric that fails must not cost the answers, so then there are none.
         """
-        document = self._document(request.doc_id)
         try:
-            return self._scores(document, answer)
+            return self._ask(request, lambda document: self._scores(document, answer))
         except Exception:
             if not self._told_of_failure:
                 self._told_of_failure = True
@@ -151,6 +150,13 @@ class RecordedTask:
                     "which they do; the answers are not affected."
                 )
             return {}
+
+    def _ask(self, request: Instance, question: Callable[[Any], T]) -> T:
+        """Ask the task about a document, and decode the document's pictures only if the answer needs them."""
+        try:
+            return question(self._document(request.doc_id))
+        except KeyError:
+            return question(self._task.eval_docs[request.doc_id])
 
     def _scores(self, document: Any, answer: str) -> dict[str, float]:
         # Not what lmms-eval wraps around it: after an error, that waits and tries again for eight seconds.
@@ -189,7 +195,6 @@ class TaskTrace(Generic[T]):
         self.path = path
         self._file = TraceFile(path)
         self._there = {row.doc_id: (row.asked, keep(row)) for row in self._file.resume(header)}
-        self._added: set[int | None] = set()
 
     def answered(self, request: Instance) -> T | None:
         """Return what is kept of a request's row, or None if it has to be answered.
@@ -212,17 +217,11 @@ class TaskTrace(Generic[T]):
         return Row(question=prompt.text, **self.task.facts(request), **found)
 
     def add(self, rows: Sequence[tuple[Instance, Row]]) -> None:
-        """Append rows, each once.
+        """Append rows; those of padding are left out, and those that are there.
 
         lmms-eval asks again where a task wants several answers, and where another process has more rows than this one.
         """
-        fresh: dict[int | None, Row] = {}
-        for request, row in rows:
-            if is_padding(request) or row.doc_id in self._added or row.doc_id in self._there:
-                continue
-            fresh[row.doc_id] = row
-        self._added |= fresh.keys()
-        self._file.add(fresh.values())
+        self._file.add(row for request, row in rows if not is_padding(request))
 
 
 def is_padding(request: Instance) -> bool:

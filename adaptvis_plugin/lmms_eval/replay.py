@@ -9,6 +9,7 @@ import torch
 from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 
+from adaptvis_plugin.decoding import Calibrated
 from adaptvis_plugin.lmms_eval.cache import complete_keys
 from adaptvis_plugin.lmms_eval.recording import RecordedTask
 from adaptvis_plugin.lmms_eval.requests import (
@@ -98,8 +99,10 @@ class ReplayModel(lmms):
             _check_options(where, request, header)
             _check_row(where, request, rows, task.asked)
         own = [rows[request.doc_id] for request in requests]
+        # The choice among options takes one token, whatever the model would have gone on to say.
+        chosen = {"output_tokens": 1} if isinstance(method, Calibrated) else {}
         return {
-            row.doc_id: result_of(replace(recorded_answer(row, answer.alpha), text=answer.text))
+            row.doc_id: result_of(replace(recorded_answer(row, answer.alpha), text=answer.text, **chosen))
             for row, answer in zip(own, answers_under(method, own, where), strict=True)
             if row.doc_id is not None
         }
@@ -140,17 +143,18 @@ def _arguments(method: str, header: Header, given: Mapping[str, Any]) -> ModelAr
     """Return the arguments that the real run would have.
 
     Raises:
-        ValueError: If one is unusable, or the prompts of the trace are not those of that run.
+        ValueError: If one is unusable, or the checkpoint or the prompts of the trace are not those of that run.
     """
     defaults = (
         {"pretrained": header.model} if "preset" in given else {"pretrained": header.model, "prompt": header.prompt}
     )
     arguments = ModelArguments(method=method, **{**defaults, **given})
-    if arguments.prompt != header.prompt:
-        raise ValueError(
-            f"the trace of {header.task} was recorded with prompt={header.prompt}, and these settings are for "
-            f"prompt={arguments.prompt}; give prompt={header.prompt}, or sweep with prompt={arguments.prompt}"
-        )
+    for name, recorded in (("pretrained", header.model), ("prompt", header.prompt)):
+        if (asked := getattr(arguments, name)) != recorded:
+            raise ValueError(
+                f"the trace of {header.task} was recorded with {name}={recorded}, and these settings are for "
+                f"{name}={asked}; give {name}={recorded}, or sweep with {name}={asked}"
+            )
     return arguments
 
 

@@ -15,8 +15,11 @@ from adaptvis_plugin.traces import Row
 GREEDY = {"do_sample": (False, None), "num_beams": (1, None), "temperature": (0, 0.0, None)}
 """Generation options that may only have these values: the methods are defined for greedy decoding."""
 
-NO_EFFECT = ("top_p", "top_k")
-"""Generation options that have no effect on greedy decoding, and that many tasks set all the same."""
+NO_EFFECT = ("top_p", "top_k", "seed", "image_aspect_ratio")
+"""Generation options that many tasks set, and that have no effect here.
+
+The last is for the code of the first LLaVA alone; in models of transformers the processor decides how a picture is cut.
+"""
 
 FEWSHOT_DELIMITER = "\n\n"
 """What lmms-eval writes into `until` where a task does not: the separator of few-shot examples for base models.

@@ -9,6 +9,7 @@ from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import load_yaml_config, simple_parse_args_string
+from tenacity import RetryError
 from transformers import BatchFeature
 
 from adaptvis_plugin.lmms_eval.models import Plan, SteeredModel
@@ -165,6 +166,10 @@ def sweep_with(
 
     Returns:
         The traces.
+
+    Raises:
+        OSError: If lmms-eval has tried in vain to read a task's data.
+        ValueError: If it asked nothing.
     """
     try:
         simple_evaluate(
@@ -172,6 +177,11 @@ def sweep_with(
         )
     except Done as done:
         return done.traces
+    except RetryError as error:
+        cause = error.last_attempt.exception()
+        raise OSError(
+            f"lmms-eval cannot read the data of {', '.join(names)}: {type(cause).__name__}: {cause}"
+        ) from error
     raise ValueError(f"lmms-eval asked nothing for {', '.join(names)}")
 
 

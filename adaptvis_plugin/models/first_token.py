@@ -54,8 +54,9 @@ def top_tokens(logits: torch.Tensor, tokenizer: Any, count: int = TOP) -> list[l
 class OptionTokens:
     """The first tokens that begin each option.
 
-    An option may be written in lower case, as given, or with a capital, and with or without a space before it: all of
-    these count for it. A token that begins several options says nothing about which is meant, and counts for none.
+    An option may be written in lower case, as given, or with a capital, and as a word with or without a space before
+    it: all of these count for it. A token that begins several options says nothing about which is meant, and counts for
+    none.
 
     Args:
         tokenizer: The model's.
@@ -74,12 +75,14 @@ class OptionTokens:
 
     def _first_tokens(self, option: str) -> set[int]:
         ways = {option, option.lower(), option[:1].upper() + option[1:]}
-        ids = [
-            self._tokenizer(space + way, add_special_tokens=False)["input_ids"] for way in ways for space in ("", " ")
-        ]
-        blank = self._tokenizer(" ", add_special_tokens=False)["input_ids"]
-        # Some tokenizers write a leading space as a token of its own: the option then begins at the next one.
-        return {tokens[1] if len(tokens) > 1 and tokens[:1] == blank else tokens[0] for tokens in ids if tokens}
+        # SentencePiece reads a text as if a space came before it: only behind a line break does a word stand without.
+        texts = [before + way for way in ways for before in ("", " ", "\n")]
+        found = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        # Some tokenizers write what comes before as tokens of their own: the option begins at the next one.
+        written = (
+            next((token for token in tokens if self._tokenizer.decode([token]).strip()), None) for tokens in found
+        )
+        return {token for token in written if token is not None}
 
     def log_probabilities(self, logits: torch.Tensor, options: Sequence[Sequence[str]]) -> list[Mapping[str, float]]:
         """Return each row's log-probability of each of its options, normalised over them.

@@ -113,9 +113,12 @@ class Runner:
         """Do the processor's part of a batch, which a caller may do ahead, in another thread.
 
         Raises:
-            ValueError: See `prompts.encode`.
+            ValueError: See `prompts.encode`; the message names the rows.
         """
-        return encode(self.processor, [p.text for p in prompts], [p.images for p in prompts])
+        try:
+            return encode(self.processor, [p.text for p in prompts], [p.images for p in prompts])
+        except ValueError as error:
+            raise ValueError(f"{_names(prompts, range(len(prompts)))}: {error}") from error
 
     def answer(
         self, prompts: Sequence[Prompt], method: Method, encoded: BatchFeature | None = None, **generation: Any
@@ -176,10 +179,8 @@ class Runner:
             try:
                 return decode(prompts, encoded or self.encode(prompts))
             except NonFiniteLogitsError as error:
-                names = [prompts[row].name or f"row {row}" for row in error.rows]
-                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
                 reason = str(error).removeprefix(f"rows {list(error.rows)}: ")
-                raise NonFiniteLogitsError(f"{'; '.join(names[:3])}{more}: {reason}", error.rows) from error
+                raise NonFiniteLogitsError(f"{_names(prompts, error.rows)}: {reason}", error.rows) from error
             except RuntimeError as error:
                 if len(prompts) == 1 or not should_reduce_batch_size(error):
                     raise
@@ -275,6 +276,12 @@ class Runner:
                 found, out.confidence.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True
             )
         ]
+
+
+def _names(prompts: Sequence[Prompt], rows: Sequence[int]) -> str:
+    """Return what the user knows rows by, the first three of them."""
+    names = [prompts[row].name or f"row {row}" for row in rows]
+    return "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _stopping(stop: StopStrings | None) -> dict[str, Any]:
