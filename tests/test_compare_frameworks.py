@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from tests.framework_runs import BIN, adaptvis, environment, lmms_eval, run_all, vlmeval
-from tests.test_sweep import own_task, pope
+from tests.test_sweep_tasks import own_task, pope
 
 ROWS = 60
 METRICS = {"individual_acc": "Overall", "strict_acc": "strict_acc", "pair_acc": "pair_acc", "set_acc": "set_acc"}
