@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import decoding, end_to_end, growth, sharing, sweep
+from benchmarks import decoding, end_to_end, growth, replay, sharing, sweep
 from benchmarks.measure import Case, Settings, machine
 from benchmarks.report import Part, Report
 from benchmarks.shapes import SHAPES
@@ -16,6 +16,7 @@ PARTS = {
     "sharing": Part("Questions that share pictures", sharing.measure, sharing.markdown),
     "growth": Part("Longer prompts, larger batches", growth.measure, growth.markdown, growth.draw),
     "sweep": Part("A sweep's bookkeeping", sweep.measure, sweep.markdown),
+    "replay": Part("Replay", replay.measure, replay.markdown),
     "end-to-end": Part("End to end", end_to_end.measure, end_to_end.markdown),
 }
 

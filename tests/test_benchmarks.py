@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import decoding, sweep
+from benchmarks import decoding, replay, sweep
 from benchmarks.__main__ import PARTS, app
 from benchmarks.measure import Case, Settings, Work, in_turn
 from benchmarks.report import Part
@@ -60,7 +60,7 @@ def quick_parts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_all_parts_are_measured_by_default(quick_parts: list[str], tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["--output", str(tmp_path)])
-    assert done.exit_code == 0 and quick_parts == ["decoding", "sharing", "growth", "sweep", "end-to-end"]
+    assert done.exit_code == 0 and quick_parts == list(PARTS)
     assert done.stdout == (tmp_path / "benchmarks.md").read_text()
 
 
@@ -163,6 +163,12 @@ def test_a_sweep_s_bookkeeping_is_measured_in_a_real_sweep() -> None:
     figures = sweep.measure(Settings([Case("tiny", 2, rounds=1)], "cpu", "sdpa", tokens=2))
     assert figures["batches"] == sweep.ROUNDS and figures["share"] > 0 and figures["seconds"] > 0
     assert "`adaptvis sweep` of 6 coefficients, tiny, batch 2" in sweep.markdown(figures)
+
+
+def test_a_replay_is_timed_from_the_command_s_start_to_its_end() -> None:
+    figures = replay.measure(Settings([Case("tiny", 2, rounds=1)], "cpu", "sdpa", tokens=2), rows=8)
+    assert figures["seconds"] > 1 and 0 <= figures["score"] <= 1
+    assert "scores 8 rows" in replay.markdown(figures) and "at most 60" in replay.markdown(figures)
 
 
 def test_bounds_are_for_answers_of_two_tokens() -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from adaptvis_plugin.decoding import Decoder
-from adaptvis_plugin.models.examine import examine
+from adaptvis_plugin.models.inspect.examine import examine
 from adaptvis_plugin.paths import DEMO_MODEL, PRESET_FOLDER
 from tests.families import FAMILIES, PROCESSORS, REFUSED
 from tests.families.adapters import Row

@@ -16,7 +16,7 @@ from rich.table import Table
 from adaptvis_plugin.cli.errors import console, reported
 
 if TYPE_CHECKING:
-    from adaptvis_plugin.models.report import Report
+    from adaptvis_plugin.models.inspect.report import Report
 
 app = typer.Typer()
 
@@ -46,7 +46,7 @@ def inspect(
             raise OSError(f"--json {file}: give the name of a file in a folder that exists")
         with console.status("importing torch and transformers"):
             _quiet()
-            from adaptvis_plugin.models.examine import examine
+            from adaptvis_plugin.models.inspect.examine import examine
             from adaptvis_plugin.vlmevalkit.arguments import parse_model_args
         given = parse_model_args(model_args) if model_args else {}
         if "pretrained" in given:
