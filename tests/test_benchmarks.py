@@ -89,7 +89,7 @@ def test_other_settings_do_not_mix_with_the_figures_in_a_folder(quick_parts: lis
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["speed"], "'speed' is not one of decoding, sharing, growth, sweep, end-to-end"),
+        (["speed"], "'speed' is not one of decoding, sharing, growth, sweep, replay, end-to-end"),
         (["--shape", "huge"], "'huge' is not one of tiny, small, scaled, 7b"),
     ],
 )
