@@ -10,7 +10,7 @@ import pytest
 
 from adaptvis_plugin.comparison.answers import form_of, said
 from tests.framework_runs import adaptvis
-from tests.trace_files import write_sweep
+from tests.trace_files import begin, write_sweep
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "traces"
 recorded = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the recorded runs")
@@ -124,7 +124,9 @@ def test_a_task_of_others_is_compared_by_its_own_numbers(tmp_path: Path) -> None
     from adaptvis_plugin.traces import Header, Row, TraceFile
 
     trace = TraceFile(tmp_path / "pope.jsonl")
-    trace.begin(Header(task="pope", rows=8, model="m", dtype="float32", prompt="chat", alphas=(1, 2), max_new_tokens=9))
+    begin(
+        trace, Header(task="pope", rows=8, model="m", dtype="float32", prompt="chat", alphas=(1, 2), max_new_tokens=9)
+    )
     trace.add(
         Row(doc_id=n, question="q", gold="yes", confidence=0.5, generations={1: "yes", 2: "no"},
             metrics={1: {"pope_accuracy": 1.0}, 2: {"pope_accuracy": float(n < 2)}})
@@ -183,7 +185,7 @@ def test_numbers_that_one_run_lacks_are_left_out_of_all(tmp_path: Path) -> None:
     from adaptvis_plugin.traces import Header, Row, TraceFile
 
     trace = TraceFile(tmp_path / "own.jsonl")
-    trace.begin(Header(task="own", rows=4, model="m", dtype="float32", prompt="chat", alphas=(1, 2), max_new_tokens=9))
+    begin(trace, Header(task="own", rows=4, model="m", dtype="float32", prompt="chat", alphas=(1, 2), max_new_tokens=9))
     plain: list[dict[str, float]] = [{}, {"hit": 1.0}, {"hit": 1.0}, {"hit": 0.0}]
     steered: list[dict[str, float]] = [{"hit": 1.0}, {"hit": 0.0}, {}, {"hit": 0.0}]
     trace.add(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 
 from adaptvis_plugin.analysis.metrics import Metric, judge, metrics_of, sums_by_group, whole_groups_right
-from adaptvis_plugin.analysis.statistics import estimate, holm, interval, paired_test
+from adaptvis_plugin.analysis.statistics import estimate, holm, paired_test
 from adaptvis_plugin.scoring import vsr, whatsup
 from adaptvis_plugin.scoring.whatsup import Group
 
@@ -117,20 +117,20 @@ def test_an_interval_is_scipys_over_whole_groups() -> None:
     assert found.interval == pytest.approx(tuple(theirs.confidence_interval))
     assert found.error == pytest.approx(theirs.standard_error)
     assert found.value == pytest.approx(right.sum() / 240)
-    assert interval(sums, mean) == found.interval
+    assert estimate(sums, mean).interval == found.interval
 
 
 def test_rows_that_are_alike_within_groups_make_the_interval_wider() -> None:
     right = np.random.default_rng(0).integers(0, 2, 50).repeat(4).astype(float)
     by_row = np.stack([right, np.ones(200)], axis=1)
     by_set = by_row.reshape(50, 4, 2).sum(1)
-    (low, high), (lower, higher) = interval(by_row, mean), interval(by_set, mean)
+    (low, high), (lower, higher) = estimate(by_row, mean).interval, estimate(by_set, mean).interval
     assert higher - lower > 1.7 * (high - low)
 
 
 def test_intervals_of_one_group_and_of_equal_groups() -> None:
-    assert np.isnan(interval(np.array([[1.0, 2.0]]), mean)).all()
-    assert interval(np.array([[1.0, 2.0]] * 3), mean) == (0.5, 0.5)
+    assert np.isnan(estimate(np.array([[1.0, 2.0]]), mean).interval).all()
+    assert estimate(np.array([[1.0, 2.0]] * 3), mean).interval == (0.5, 0.5)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from adaptvis_plugin.traces import Header, Row, TraceError, TraceFile, read_traces
 from adaptvis_plugin.traces.schema import TopToken, alpha_key
+from tests.trace_files import begin
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "traces"
 
@@ -32,7 +33,7 @@ def row(number: int, **own: Any) -> Row:
 
 def written(path: Path, *rows: Row, **own: Any) -> Path:
     file = TraceFile(path)
-    file.begin(header(**own))
+    begin(file, header(**own))
     file.add(rows)
     return path
 
@@ -45,7 +46,7 @@ def test_a_run_that_was_killed_goes_on_after_its_last_whole_row(tmp_path: Path) 
     whole = path.read_bytes()
     for torn in (b'{"doc_id":2,"quest', row(2).line().encode()[:-1], "{\u2026".encode()[:-1]):
         path.write_bytes(whole + torn)
-        assert TraceFile(path).begin(header()) == {0: row(0), 1: row(1)}
+        assert begin(TraceFile(path), header()) == {0: row(0), 1: row(1)}
         TraceFile(path).add([row(2)])
         assert path.read_bytes() == whole + row(2).line().encode()
 
@@ -53,13 +54,13 @@ def test_a_run_that_was_killed_goes_on_after_its_last_whole_row(tmp_path: Path) 
 def test_a_run_that_was_killed_while_it_wrote_the_header_begins_again(tmp_path: Path) -> None:
     path = tmp_path / "toy.jsonl"
     path.write_text(header().model_dump_json()[:40])
-    assert TraceFile(path).begin(header()) == {}
+    assert begin(TraceFile(path), header()) == {}
     assert path.read_text() == header().model_dump_json() + "\n"
 
 
 def _write(path: Path, numbers: range) -> None:
     file = TraceFile(path)
-    file.begin(header(rows=200))
+    begin(file, header(rows=200))
     for number in numbers:
         file.add([row(number, question="Where? " * 500)])
 
@@ -80,7 +81,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_costs_only_the_rows_that_did_not_fit(tmp_path: Path) -> None:
     path = written(tmp_path / "toy.jsonl", row(0))
     file = TraceFile(path)
-    file.begin(header())
+    begin(file, header())
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, most))
     try:
@@ -98,7 +99,7 @@ def test_a_disk_that_is_full_costs_only_the_rows_that_did_not_fit(tmp_path: Path
 def test_runs_that_answer_the_same_rows_at_once_write_each_once(tmp_path: Path) -> None:
     """As two sweeps into one folder, or the children of a launcher that was killed and started again."""
     files = [TraceFile(tmp_path / "toy.jsonl") for _ in range(2)]
-    assert [file.begin(header()) for file in files] == [{}, {}]
+    assert [begin(file, header()) for file in files] == [{}, {}]
     files[0].add([row(0), row(1), row(1)])
     files[1].add([row(1), row(2)])
     files[0].add([row(2), row(3), row(0)])
@@ -119,7 +120,7 @@ def test_answers_of_another_run_are_never_mixed_in(own: dict[str, Any], words: l
     path = written(tmp_path / "toy.jsonl", row(0))
     before = path.read_bytes()
     with pytest.raises(TraceError, match="Use another folder, or delete the file") as refused:
-        TraceFile(path).begin(header(**own))
+        begin(TraceFile(path), header(**own))
     assert str(path) in str(refused.value) and [word for word in words if word not in str(refused.value)] == []
     assert path.read_bytes() == before
 
@@ -129,7 +130,7 @@ def test_a_file_that_is_no_trace_is_never_written_to(tmp_path: Path) -> None:
     for content in ('{"mine": 1}\n', "notes\n", row(0).line(), "notes", '{"mine": 1}', row(0).line() + "more"):
         path.write_text(content)
         with pytest.raises(TraceError):
-            TraceFile(path).begin(header())
+            begin(TraceFile(path), header())
         assert path.read_text() == content
 
 
@@ -260,3 +261,10 @@ def test_a_coefficient_comes_back_from_its_key(alpha: float) -> None:
 def test_numbers_that_json_does_not_have_are_left_out_of_a_row_s_metrics() -> None:
     found = Row.model_validate_json(row(0, metrics={1.0: {"score": math.nan}}).line())
     assert found.metrics == {1.0: {"score": None}}
+
+
+def test_a_recorded_run_without_the_unsteered_answers_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recorded.jsonl"
+    path.write_text('{"question": "Where?", "gold": "Left", "confidence": 0.5, "generations": {"0.5": "Left"}}\n')
+    with pytest.raises(TraceError, match="it has no answers of the unsteered model"):
+        read_traces([path])

@@ -10,6 +10,11 @@ from adaptvis_plugin.traces import Header, Row, TraceFile
 ALPHAS = (1.0, 0.5, 1.5)
 
 
+def begin(file: TraceFile, header: Header) -> dict[int | None, Row]:
+    """Create the file if it is not there, and return the rows that are answered already."""
+    return {row.doc_id: row for row in file.resume(header)}
+
+
 def write_sweep(
     path: Path,
     answers: Callable[[Mapping[str, Any], float], str],
@@ -30,7 +35,7 @@ def write_sweep(
     about = {"rows": 400, "scoring": "whatsup", "model": "demo", "dtype": "float32", "prompt": "paper",
              "alphas": ALPHAS, "max_new_tokens": 100}  # fmt: skip
     trace = TraceFile(path)
-    trace.begin(Header(task=task, **{**about, **header}))
+    begin(trace, Header(task=task, **{**about, **header}))
     trace.add(
         Row(
             doc_id=number,

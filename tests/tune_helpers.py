@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from adaptvis_plugin.traces import Header, Row, TraceFile
+from tests.trace_files import begin
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "traces"
 OPTIONS = ("left", "right", "on", "under")
@@ -26,7 +27,7 @@ def write_trace(path: Path, rows: Sequence[Row], total: int | None = None, **hea
         **header,
     }
     file = TraceFile(path)
-    file.begin(Header.model_validate(values))
+    begin(file, Header.model_validate(values))
     file.add(rows)
     return path
 

@@ -227,5 +227,21 @@ def complete(ids: Sequence[int | None], group: Group) -> NDArray[np.intp]:
     return np.array([rows for rows in members.values() if len(rows) == size], np.intp).reshape(-1, size)
 
 
+def distinct(numbers: Mapping[str, NDArray[np.float64]]) -> list[str]:
+    """Return the names of metrics, without those that have the numbers of an earlier one in every row.
+
+    A task may hand on whether an answer is right under the names of its precision and its F1 too, as lmms-eval's POPE
+    does. The value of such a metric is not the mean of these numbers.
+
+    Args:
+        numbers: What each metric says of each row, NaN where it says nothing.
+    """
+    kept: dict[str, NDArray[np.float64]] = {}
+    for name, own in numbers.items():
+        if not any(np.array_equal(own, other, equal_nan=True) for other in kept.values()):
+            kept[name] = own
+    return list(kept)
+
+
 def _floats(values: Any) -> NDArray[np.float64]:
     return np.array(list(values), dtype=float)

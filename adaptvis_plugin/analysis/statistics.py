@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,13 +32,29 @@ class Estimate(NamedTuple):
     error: float
 
 
-def interval(
-    sums: NDArray[np.float64],
-    value: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """Return the interval of `estimate`."""
-    return estimate(sums, value, resamples).interval
+@dataclass(frozen=True)
+class Sums:
+    """A figure as a function of sums over groups of rows.
+
+    Attributes:
+        table: Shape (groups, columns).
+        value: Maps sums of shape (..., columns) to figures of shape (...).
+    """
+
+    table: NDArray[np.float64]
+    value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+    def __sub__(self, other: Sums) -> Sums:
+        """Return the difference of two figures over the same groups."""
+        first = self.table.shape[1]
+        return Sums(
+            np.hstack([self.table, other.table]),
+            lambda sums: self.value(sums[..., :first]) - other.value(sums[..., first:]),
+        )
+
+    def estimate(self) -> Estimate:
+        """Return the figure with its interval over the groups; see `estimate`."""
+        return estimate(self.table, self.value)
 
 
 def estimate(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from adaptvis_plugin.cli.errors import printable, reported, tell
+from adaptvis_plugin.cli.files import write_json
 
 app = typer.Typer()
 
@@ -55,7 +56,7 @@ def compare(
     from adaptvis_plugin.cli.tables import Fitted
     from adaptvis_plugin.comparison.checks import sections, shared_data
     from adaptvis_plugin.comparison.compute import report
-    from adaptvis_plugin.comparison.files import as_json, write, write_json
+    from adaptvis_plugin.comparison.files import as_json, write
     from adaptvis_plugin.comparison.reading import read_runs
     from adaptvis_plugin.comparison.runs import ComparisonError
     from adaptvis_plugin.comparison.sources.traced import Setting

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from adaptvis_plugin.cli.errors import printable, reported
+from adaptvis_plugin.cli.files import write_json
 
 app = typer.Typer()
 
@@ -31,7 +32,7 @@ def leaderboard(
     """
     from adaptvis_plugin.cli.tables import Fitted
     from adaptvis_plugin.comparison.board import read_board
-    from adaptvis_plugin.comparison.files import write_csv, write_json
+    from adaptvis_plugin.comparison.files import write_csv
     from adaptvis_plugin.comparison.runs import ComparisonError
 
     with reported(ComparisonError, OSError):

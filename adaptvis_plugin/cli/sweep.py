@@ -1,6 +1,5 @@
 """``adaptvis sweep``: every row of a task answered under several coefficients, in one pass."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 from rich.console import Console
 
 from adaptvis_plugin.cli.errors import reported
+from adaptvis_plugin.cli.files import write_json
 from adaptvis_plugin.cli.tables import Fitted
 from adaptvis_plugin.traces.summary import Summary
 
@@ -79,8 +79,7 @@ def sweep(
     for one in found:
         typer.echo(f"{one.header.task}: {one.path}")
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps([summary.as_json() for summary in found], indent=2) + "\n", encoding="utf-8")
+        write_json([summary.as_json() for summary in found], json_file)
 
 
 def parse_alphas(text: str) -> tuple[float, ...]:

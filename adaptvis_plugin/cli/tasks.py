@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from adaptvis_plugin.data.splits import whole_task
 from adaptvis_plugin.paths import TASK_FOLDER
 
 app = typer.Typer()
@@ -37,9 +38,7 @@ def task_descriptions() -> dict[str, str]:
     files = [yaml.load(file.read_text(encoding="utf-8"), _TaskFile) for file in sorted(TASK_FOLDER.glob("*/*.yaml"))]
     named = {file.get("group") or file.get("task"): file.get("metadata") for file in files}
     return {
-        name: metadata["description"]
-        for name, metadata in named.items()
-        if metadata and not name.endswith(("_val", "_test"))
+        name: metadata["description"] for name, metadata in named.items() if metadata and whole_task(name)[1] is None
     }
 
 

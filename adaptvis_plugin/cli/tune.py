@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from adaptvis_plugin.cli.errors import console, reported
+from adaptvis_plugin.cli.files import write_json
 
 app = typer.Typer()
 
@@ -76,8 +77,7 @@ def tune(
             write_preset(studies, output)
             typer.echo(f"Preset: {output}; give it to a model as preset={output}")
         if json:
-            json.parent.mkdir(parents=True, exist_ok=True)
-            json.write_text(as_json(studies), encoding="utf-8")
+            write_json(as_json(studies), json)
             typer.echo(f"JSON: {json}")
         if report:
             write_report(studies, report)

@@ -16,6 +16,7 @@ from adaptvis_plugin.comparison.scores import Failure, Score
 from adaptvis_plugin.comparison.sources import lmms_eval, vlmevalkit
 from adaptvis_plugin.comparison.tables import ABSENT, table_lines
 from adaptvis_plugin.lmms_eval.results import RESULTS, SAMPLES
+from adaptvis_plugin.vlmevalkit.trace import TRACE
 
 
 @dataclass
@@ -194,7 +195,7 @@ def _read(folder: Path) -> tuple[list[Score], list[Failure]]:
         if path.name.partition(SAMPLES)[0] not in dates:
             failures.append(Failure(path.name, "answers without a results file: the run did not end", path))
             done.add(path.parent)
-    for path in sorted(folder.rglob(f"*{vlmevalkit.TRACE}")):
+    for path in sorted(folder.rglob(f"*{TRACE}")):
         if not done & {path.parent, *(one.parent for one in path.parent.glob(f"*/{vlmevalkit.STATUS}"))}:
             failures.append(Failure(path.name, "answers without a status.json: the run did not end", path))
             done.add(path.parent)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from adaptvis_plugin.analysis.metrics import Columns, Metric, complete, judge, metrics_of, sums_by_group
-from adaptvis_plugin.analysis.statistics import holm, interval, paired_test
+from adaptvis_plugin.analysis.metrics import Columns, Metric, complete, distinct, judge, metrics_of, sums_by_group
+from adaptvis_plugin.analysis.statistics import Sums, holm, paired_test
 from adaptvis_plugin.comparison.answers import FORMS, NEITHER, NONE, SEVERAL, form_of, listed, said
 from adaptvis_plugin.comparison.checks import Section
 from adaptvis_plugin.comparison.figures import (
@@ -27,6 +27,7 @@ from adaptvis_plugin.comparison.figures import (
 )
 from adaptvis_plugin.comparison.runs import ComparisonError, Run
 from adaptvis_plugin.scoring.whatsup import GROUP_SIZES, Group
+from adaptvis_plugin.traces.schema import group_of
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,11 @@ def _figures(part: Section) -> SectionFigures:
                                  bool(asked["set_id"].notna().all()))
         if all(column in one.columns for one in judged for column in metric.columns)
     ]  # fmt: skip
-    repeated = [] if part.scoring else [one for i, one in enumerate(metrics) if _repeats(one, metrics[:i], judged)]
-    metrics = [metric for metric in metrics if metric not in repeated]
+    repeated: list[str] = []
     if not part.scoring:  # the task may make something else of them than their mean
-        metrics = [replace(metric, title=f"{metric.name}, mean over rows") for metric in metrics]
+        kept = distinct({one.name: np.concatenate([run.columns[one.name] for run in judged]) for one in metrics})
+        repeated = [one.name for one in metrics if one.name not in kept]
+        metrics = [replace(one, title=f"{one.name}, mean over rows") for one in metrics if one.name in kept]
     base = next((one for one in judged if one.run is part.baseline), None)
     sums = _Sums(groups, asked)
     ordered = sorted(judged, key=lambda one: one is not base)
@@ -111,28 +113,11 @@ def _where_all_have_numbers(judged: Sequence[_Judged]) -> tuple[list[_Judged], d
     return found, lacking
 
 
-def _repeats(metric: Metric, earlier: Sequence[Metric], judged: Sequence[_Judged]) -> bool:
-    """Return whether every row has the same number as in an earlier metric of a task of others.
-
-    lmms-eval's POPE writes what accuracy needs beside its precision, recall and F1 too.
-    """
-
-    def numbers(one: Metric) -> list[NDArray[np.float64]]:
-        return [each.columns[one.columns[0]] for each in judged]
-
-    return any(all(map(_same, numbers(metric), numbers(other))) for other in earlier)
-
-
-def _same(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    return np.array_equal(one, other, equal_nan=True)
-
-
-def _repeated(part: Section, metrics: Sequence[Metric]) -> Iterator[str]:
+def _repeated(part: Section, metrics: Sequence[str]) -> Iterator[str]:
     if metrics:
-        names = ", ".join(metric.name for metric in metrics)
         yield (
-            f"{names}: not shown, since their single rows have the numbers of another metric; what {part.task} makes "
-            "of them is in the framework's results."
+            f"{', '.join(metrics)}: not shown, since their single rows have the numbers of another metric; what "
+            f"{part.task} makes of them is in the framework's results."
         )
 
 
@@ -161,18 +146,18 @@ class _Sums:
         }
 
     def value(self, metric: Metric, columns: Columns) -> Value:
-        sums = sums_by_group(metric, columns, self.groups, self.ids)
-        return Value(metric.name, metric.title, float(metric.value(sums.sum(0))), *interval(sums, metric.value))
+        return _value(metric, self._of(metric, columns))
 
     def difference(self, metric: Metric, columns: Columns, base: Columns) -> Value:
-        both = [sums_by_group(metric, one, self.groups, self.ids) for one in (columns, base)]
-        width = both[0].shape[1]
+        return _value(metric, self._of(metric, columns) - self._of(metric, base))
 
-        def value(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-            return metric.value(sums[..., :width]) - metric.value(sums[..., width:])
+    def _of(self, metric: Metric, columns: Columns) -> Sums:
+        return Sums(sums_by_group(metric, columns, self.groups, self.ids), metric.value)
 
-        sums = np.hstack(both)
-        return Value(metric.name, metric.title, float(value(sums.sum(0))), *interval(sums, value))
+
+def _value(metric: Metric, sums: Sums) -> Value:
+    found = sums.estimate()
+    return Value(metric.name, metric.title, found.value, *found.interval)
 
 
 def _names(part: Section) -> list[str]:
@@ -283,14 +268,7 @@ def _parts(right: pd.Series, by: pd.Series, order: Sequence[str] = ()) -> tuple[
 def _groups(asked: pd.DataFrame) -> tuple[list[str], str]:
     """Return what each row shares with rows that are not independent of it, and what that is called."""
     rows: list[Any] = asked[["set_id", "image"]].to_dict("records")
-    groups = [
-        f"set {row['set_id']}"
-        if row["set_id"] is not None
-        else f"image {row['image']}"
-        if row["image"] is not None
-        else f"row {number}"
-        for number, row in zip(asked.index, rows, strict=True)
-    ]
+    groups = [group_of(number, **row) for number, row in zip(asked.index, rows, strict=True)]
     kinds = {group.split(" ")[0] for group in groups}
     words = {"set": "sets of pictures", "image": "pictures", "row": "rows"}
     return groups, " and ".join(word for kind, word in words.items() if kind in kinds)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,12 +48,6 @@ def stem(part: SectionFigures, place: int) -> str:
 def as_json(parts: Sequence[SectionFigures], notes: Sequence[str]) -> dict[str, Any]:
     """Return everything that was found, without the single rows; a figure that does not exist is null."""
     return {"notes": list(notes), "tasks": [_task(part) for part in parts]}
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Write JSON that every reader accepts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -107,16 +99,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return [_plain(item) for item in value]
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(name): _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.item() if hasattr(value, "item") else value
 
 
 def _tidy(parts: Sequence[SectionFigures]) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from adaptvis_plugin.comparison.sources import lmms_eval, vlmevalkit
 from adaptvis_plugin.comparison.sources.traced import Setting, read_trace_runs
 from adaptvis_plugin.lmms_eval.results import RESULTS, SAMPLES
 from adaptvis_plugin.traces import TraceError
+from adaptvis_plugin.vlmevalkit.trace import TRACE
 
 KINDS = (
     "an output folder of lmms-eval (made with --output_path and --log_samples), a work dir of VLMEvalKit, "
@@ -75,8 +76,8 @@ def _readers(path: Path, settings: Sequence[Setting], presets: Sequence[str]) ->
     taken = {file.name.removesuffix(RESULTS) for file in results}
     samples = [f for f in sorted(path.rglob(f"*{SAMPLES}*.jsonl")) if f.name.partition(SAMPLES)[0] not in taken]
     scored = {folder for file in status for folder in (file.parent, file.parent.parent)}
-    traced = [f for f in sorted(path.rglob(f"*{vlmevalkit.TRACE}")) if f.parent not in scored]
-    traces = [f for f in sorted(path.glob("*.jsonl")) if SAMPLES not in f.name and not f.name.endswith("_trace.jsonl")]
+    traced = [f for f in sorted(path.rglob(f"*{TRACE}")) if f.parent not in scored]
+    traces = [f for f in sorted(path.glob("*.jsonl")) if SAMPLES not in f.name and not f.name.endswith(TRACE)]
     files = [*results, *status, *samples, *traced, *traces]
     return [(file, _reader(file, settings, presets)) for file in files]
 

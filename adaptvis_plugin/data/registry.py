@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from adaptvis_plugin.data.dataset import DataSet
+from adaptvis_plugin.data.dataset import DataSet, Scoring
 
 MODULES = ("whatsup", "vsr", "demo")
 """The modules, each with its data sets in `DATA_SETS`. A module with several gives its name to the group of them."""
@@ -11,6 +11,12 @@ MODULES = ("whatsup", "vsr", "demo")
 def data_sets() -> dict[str, DataSet]:
     """Return every data set by the name of its table."""
     return {data_set.name: data_set for members in _modules().values() for data_set in members}
+
+
+def scoring_of(table: str) -> Scoring:
+    """Return how the answers to a table's questions are judged. A user's folder has WhatsUp's form."""
+    own = data_sets().get(table)
+    return own.scoring if own else "whatsup"
 
 
 def groups() -> dict[str, tuple[str, ...]]:

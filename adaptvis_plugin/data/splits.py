@@ -2,8 +2,17 @@
 
 import random
 
+SPLITS = ("val", "test")
+"""The splits' names. A task restricted to one is called by the whole task's name, an underscore, and this."""
+
 VALIDATION_SHARE = 0.2
 SEED = 1
+
+
+def whole_task(task: str) -> tuple[str, str | None]:
+    """Return a task's name without that of a split, and the split: `val`, `test` or None."""
+    split = next((split for split in SPLITS if task.endswith(f"_{split}")), None)
+    return task.removesuffix("_val").removesuffix("_test"), split
 
 
 def authors_split(n: int) -> tuple[list[int], list[int]]:

@@ -24,7 +24,7 @@ from adaptvis_plugin.data.questions import offered_options, whole_prompt
 from adaptvis_plugin.decoding import Method
 from adaptvis_plugin.lmms_eval.cache import complete_keys
 from adaptvis_plugin.lmms_eval.plugin import FAMILIES, REPLAY, model_names
-from adaptvis_plugin.lmms_eval.recording import RecordedTask, TaskTrace
+from adaptvis_plugin.lmms_eval.recording import RecordedTask, TaskTrace, add_rows
 from adaptvis_plugin.lmms_eval.requests import (
     check_model_args,
     generation_options,
@@ -124,9 +124,15 @@ class SteeredModel(lmms):
                     results[place] = result_of(answer)
                     context, _, given, *_ = requests[place].args
                     self.cache_hook.add_partial("generate_until", (context, given), answer.text)
-                for place, prompt, answer in zip(batch, prompts, answers, strict=True) if traces else ():
-                    trace = traces[requests[place].task_name]
-                    trace.add([(requests[place], _row(trace, requests[place], prompt, answer))])
+                if traces:
+                    asked = [requests[place] for place in batch]
+                    add_rows(
+                        traces,
+                        (
+                            (request, _row(traces[request.task_name], request, prompt, answer))
+                            for request, prompt, answer in zip(asked, prompts, answers, strict=True)
+                        ),
+                    )
                 progress.update(len(batch))
         if done:
             report(done, elapsed, self.runner.decoder.stats)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import datasets
 import numpy as np
@@ -16,7 +16,8 @@ from lmms_eval.api.reasoning import parse_reasoning_tags_config, strip_reasoning
 from loguru import logger
 from PIL import Image
 
-from adaptvis_plugin.data.registry import data_sets
+from adaptvis_plugin.data.dataset import Scoring
+from adaptvis_plugin.data.registry import scoring_of
 from adaptvis_plugin.lmms_eval.cache import documents_digest
 from adaptvis_plugin.models.identity import code_identity
 from adaptvis_plugin.models.runner import Prompt, Runner
@@ -73,12 +74,9 @@ class RecordedTask:
         return cls(task)
 
     @property
-    def scoring(self) -> Literal["whatsup", "vsr"] | None:
+    def scoring(self) -> Scoring | None:
         """How this package judges its answers; None for a task that is not of its data sets' form."""
-        if self._table is None:
-            return None
-        own = data_sets().get(self._table)
-        return own.scoring if own else "whatsup"  # a user's folder has WhatsUp's form
+        return None if self._table is None else scoring_of(self._table)
 
     def header(self, runner: Runner, options: Mapping[str, Any], **of_run: Any) -> Header:
         """Return the header of its trace.
@@ -222,6 +220,15 @@ class TaskTrace(Generic[T]):
         lmms-eval asks again where a task wants several answers, and where another process has more rows than this one.
         """
         self._file.add(row for request, row in rows if not is_padding(request))
+
+
+def add_rows(traces: Mapping[str, TaskTrace[Any]], rows: Iterable[tuple[Instance, Row]]) -> None:
+    """Append the rows of a batch, which may be of several tasks, to the traces of these; one write for each."""
+    by_task: dict[str, list[tuple[Instance, Row]]] = {}
+    for request, row in rows:
+        by_task.setdefault(request.task_name, []).append((request, row))
+    for name, own in by_task.items():
+        traces[name].add(own)
 
 
 def is_padding(request: Instance) -> bool:

@@ -13,7 +13,7 @@ from tenacity import RetryError
 from transformers import BatchFeature
 
 from adaptvis_plugin.lmms_eval.models import Plan, SteeredModel
-from adaptvis_plugin.lmms_eval.recording import RecordedTask, TaskTrace, is_padding
+from adaptvis_plugin.lmms_eval.recording import RecordedTask, TaskTrace, add_rows, is_padding
 from adaptvis_plugin.lmms_eval.requests import generation_options
 from adaptvis_plugin.models.runner import Prompt, Swept
 from adaptvis_plugin.models.validation import did_you_mean
@@ -88,12 +88,13 @@ class SweepModel(SteeredModel):
     ) -> None:
         """Answer a batch, score the answers, and write the rows."""
         swept = self.runner.sweep(prompts, self.options.alphas, encoded, **plan[1])
-        rows: dict[str, list[tuple[Instance, Row]]] = {}
-        for request, prompt, found in zip(requests, prompts, swept, strict=True):
-            row = _row(traces[request.task_name], request, prompt, found)
-            rows.setdefault(request.task_name, []).append((request, row))
-        for name, own in rows.items():
-            traces[name].add(own)
+        add_rows(
+            traces,
+            (
+                (request, _row(traces[request.task_name], request, prompt, found))
+                for request, prompt, found in zip(requests, prompts, swept, strict=True)
+            ),
+        )
 
     def prompt(self, request: Instance) -> Prompt:
         """Return a request as the runner takes it, with the options that the user gave if it offers none."""

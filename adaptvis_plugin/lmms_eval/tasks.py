@@ -24,7 +24,7 @@ from loguru import logger
 from adaptvis_plugin.data import DataError, load_table
 from adaptvis_plugin.data.dataset import Scoring
 from adaptvis_plugin.data.questions import with_whole_prompt
-from adaptvis_plugin.data.registry import data_sets
+from adaptvis_plugin.data.registry import scoring_of
 from adaptvis_plugin.images import to_rgb
 from adaptvis_plugin.scoring import vsr, whatsup
 
@@ -67,8 +67,7 @@ def _rows(docs: datasets.Dataset, split: str | None) -> datasets.Dataset:
 
 def _check_labels(name: str, table: datasets.Dataset) -> None:
     """Judge an answer to every label now: a label that cannot be judged would end the run after its last answer."""
-    own = data_sets().get(name)
-    scoring = own.scoring if own else "whatsup"  # a user's folder has WhatsUp's form
+    scoring = scoring_of(name)
     try:
         for answer in sorted(set(table["answer"])):
             vsr.is_true(answer) if scoring == "vsr" else whatsup.judge({"answer": answer, "generation": ""}, "strict")

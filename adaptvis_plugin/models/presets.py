@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from adaptvis_plugin.data.registry import data_sets
+from adaptvis_plugin.data.splits import whole_task
 from adaptvis_plugin.methods import build_method, method_class, only_in_presets
 from adaptvis_plugin.models.validation import did_you_mean, explain, parse_texts
 from adaptvis_plugin.paths import PRESET_FOLDER
@@ -58,7 +59,7 @@ class Preset(BaseModel):
 
     def values(self, task: str, method: str) -> Values:
         """Return the hyper-parameters of a method for a task; empty if the preset has none."""
-        return dict(self.settings.get(without_split(task), {}).get(method, {}))
+        return dict(self.settings.get(whole_task(task)[0], {}).get(method, {}))
 
 
 def load_preset(name: str | Path) -> Preset:
@@ -113,18 +114,13 @@ def choose_method(name: str, task: str, preset: Preset | None, overrides: Values
         source = f"the preset has only {', '.join(own)}" if own else source
         mapping = lacking in only_in_presets(name)
         tasks = [other for other, methods in preset.settings.items() if name in methods] if preset and not own else []
-        near = difflib.get_close_matches(without_split(task), tasks, 1, ALIKE)
+        near = difflib.get_close_matches(whole_task(task)[0], tasks, 1, ALIKE)
         raise ValueError(
             f"{name} on task {task!r}: {source} for it, so give "
             + (f"a preset=NAME that has {lacking}" if mapping else f"{lacking} (or another preset=NAME)")
             + (f"; it has some for {near[0]!r}" if near else "")
         )
     return build_method(name, values)
-
-
-def without_split(task: str) -> str:
-    """Return the name under which a preset has a task."""
-    return task.removesuffix("_val").removesuffix("_test")
 
 
 def _check_task(task: str) -> None:
@@ -137,7 +133,7 @@ def _check_task(task: str) -> None:
         ValueError: If it is the name of a split, or VLMEvalKit's name for a task of this plugin.
     """
     tasks = {data_set.vlmevalkit: data_set.task for data_set in data_sets().values()}
-    right = tasks.get(task) or without_split(task)
+    right = tasks.get(task) or whole_task(task)[0]
     if right != task:
         raise ValueError(f"settings.{task}: this key is never looked up; write {right}, which covers its splits")
     if task not in tasks.values() and (near := difflib.get_close_matches(task.casefold(), tasks.values(), 1, ALIKE)):

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from adaptvis_plugin.data.questions import object_key
-from adaptvis_plugin.traces.schema import FORMAT, Header, Row
+from adaptvis_plugin.traces.schema import FORMAT, Header, Row, group_of
 
 _OPPOSITES = ({"left", "right"}, {"on", "under"}, {"front", "behind"})
 
@@ -64,18 +64,11 @@ class Trace:
 
     @property
     def groups(self) -> list[str]:
-        """For each row what it shares with rows that are not independent of it: its set, else its picture, else itself.
+        """The group of each row; see `group_of`.
 
         Whole groups go into one fold, and whole groups are drawn in a bootstrap.
         """
-        return [
-            f"set {row.set_id}"
-            if row.set_id is not None
-            else f"image {row.image}"
-            if row.image
-            else f"row {row.doc_id}"
-            for row in self.rows
-        ]
+        return [group_of(row.doc_id, row.set_id, row.image) for row in self.rows]
 
 
 def read_traces(paths: Iterable[Path | str]) -> list[Trace]:
@@ -125,12 +118,12 @@ def read_trace(path: Path) -> Trace:
         if row.doc_id in seen:
             raise TraceError(f"{path}: document {row.doc_id} is there twice; the file was joined or edited")
         seen.add(row.doc_id)
+    if header is None and 1.0 not in rows[0].generations:
+        raise TraceError(f"{path}: it has no answers of the unsteered model (alpha 1.0)")
     trace = Trace(path, header, tuple(sorted(rows, key=lambda row: row.doc_id or 0)), torn)
     for row in trace.rows:
         if lacking := [alpha for alpha in trace.alphas if alpha not in row.generations]:
             raise TraceError(f"{path}: document {row.doc_id} has no answer under alpha {lacking[0]:g}; others have")
-    if header is None and 1.0 not in trace.rows[0].generations:
-        raise TraceError(f"{path}: it has no answers of the unsteered model (alpha 1.0)")
     return trace
 
 

@@ -22,6 +22,11 @@ def alpha_key(alpha: float) -> str:
     return repr(float(alpha))
 
 
+def group_of(row: Any, set_id: Any, image: Any) -> str:
+    """Return what a row shares with rows that are not independent of it: its set, else its picture, else itself."""
+    return f"set {set_id}" if set_id is not None else f"image {image}" if image is not None else f"row {row}"
+
+
 def _finite(alpha: float) -> float:
     if not math.isfinite(alpha) or alpha < 0:
         raise ValueError("a coefficient is a finite number of at least 0")

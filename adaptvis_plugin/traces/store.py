@@ -33,14 +33,6 @@ class TraceFile:
         self._there: set[int] = set()
         self._read = 0
 
-    def begin(self, header: Header) -> dict[int, Row]:
-        """Create the file if it is not there, and return the rows that are answered already, by `doc_id`.
-
-        Raises:
-            TraceError: See `resume`.
-        """
-        return {row.doc_id: row for row in self.resume(header) if row.doc_id is not None}
-
     def resume(self, header: Header) -> Iterator[Row]:
         """Create the file if it is not there, and yield the rows that are answered already, one at a time.
 

@@ -15,7 +15,7 @@ from scipy.stats import norm, t
 from sklearn.model_selection import GroupKFold
 
 from adaptvis_plugin.analysis.metrics import Metric
-from adaptvis_plugin.analysis.statistics import LEVEL, Estimate, Interval, estimate
+from adaptvis_plugin.analysis.statistics import LEVEL, Estimate, Interval, Sums
 from adaptvis_plugin.tuning.controls import CONTROLS, among_options
 from adaptvis_plugin.tuning.outcomes import Choice, Outcomes, Rows, TuneError
 from adaptvis_plugin.tuning.search import Setting, surface
@@ -125,45 +125,26 @@ def _splits(outcomes: Outcomes, folds: int, seed: int) -> Iterator[tuple[Rows, R
     yield from divide.split(np.zeros(len(outcomes.groups)), groups=outcomes.groups)
 
 
-@dataclass(frozen=True)
-class Sums:
-    """A figure as a function of sums over groups of rows, so that `estimate` can give its interval.
+def held_out_estimate(sums: Sums, folds: int | None) -> Estimate:
+    """Return a figure with its interval over the groups.
 
-    Attributes:
-        table: Shape (groups, columns).
-        value: Maps sums of shape (..., columns) to figures of shape (...).
+    Args:
+        sums: The figure.
+        folds: If the answers were chosen on folds, their number. A bootstrap of the answers takes the choices as
+            given, but any two of them were made on mostly the same rows, and err together. So the interval is
+            widened by the factor of Nadeau and Bengio, "Inference for the Generalization Error" (2003), and for
+            few groups by that of the t distribution.
     """
-
-    table: NDArray[np.float64]
-    value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-
-    def __sub__(self, other: Sums) -> Sums:
-        """Return the difference of two figures over the same groups."""
-        first = self.table.shape[1]
-        return Sums(
-            np.hstack([self.table, other.table]),
-            lambda sums: self.value(sums[..., :first]) - other.value(sums[..., first:]),
-        )
-
-    def estimate(self, folds: int | None = None) -> Estimate:
-        """Return the figure with its interval over the groups.
-
-        Args:
-            folds: If the answers were chosen on folds, their number. A bootstrap of the answers takes the choices as
-                given, but any two of them were made on mostly the same rows, and err together. So the interval is
-                widened by the factor of Nadeau and Bengio, "Inference for the Generalization Error" (2003), and for
-                few groups by that of the t distribution.
-        """
-        found = estimate(self.table, self.value)
-        wider = 1.0 if folds is None else widening(folds, len(self.table))
-        ends = (found.value + wider * (end - found.value) for end in found.interval)
-        # Equal figures must differ by exactly 0, whatever the order in which their sums were added.
-        value, error, low, high = (round(number, _DIGITS) + 0.0 for number in (found.value, wider * found.error, *ends))
-        return Estimate(value, Interval(low, high), error)
+    found = sums.estimate()
+    wider = 1.0 if folds is None else widening(folds, len(sums.table))
+    ends = (found.value + wider * (end - found.value) for end in found.interval)
+    # Equal figures must differ by exactly 0, whatever the order in which their sums were added.
+    value, error, low, high = (round(number, _DIGITS) + 0.0 for number in (found.value, wider * found.error, *ends))
+    return Estimate(value, Interval(low, high), error)
 
 
 def widening(folds: int, groups: int) -> float:
-    """Return the factor by which an interval is widened; see `Sums.estimate`.
+    """Return the factor by which an interval is widened; see `held_out_estimate`.
 
     Of `folds` equal parts one is tested on and the others are learned from, so the variance of the mean over the parts
     is not 1/folds of that of one, but 1/folds + 1/(folds - 1).

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptvis_plugin.analysis.metrics import Columns, Metric, complete, judge, metrics_of, sums_by_group
+from adaptvis_plugin.analysis.metrics import Columns, Metric, complete, distinct, judge, metrics_of, sums_by_group
 from adaptvis_plugin.decoding.calibrated import FLOOR
 from adaptvis_plugin.scoring.whatsup import Group
 from adaptvis_plugin.traces import Trace
@@ -186,22 +186,16 @@ def _metrics(trace: Trace) -> tuple[Metric, ...]:
 
 
 def _own_metrics(trace: Trace) -> dict[str, bool]:
-    """Return the metrics that the task itself has a number for each row of, and whether all of these are in 0..1.
-
-    Of metrics with the same numbers in all rows only the first is kept: a task may hand on whether an answer is right
-    under the name of an F1, whose value is not the mean of these.
-    """
+    """Return the `distinct` metrics that the task itself has numbers of, and whether all of these are in 0..1."""
+    scores = [row.metrics.get(alpha, {}) for row in trace.rows for alpha in trace.alphas]
     names = dict.fromkeys(name for row in trace.rows for name in row.metrics.get(1.0, {}))
-    numbers = {
-        name: tuple(row.metrics.get(alpha, {}).get(name) for row in trace.rows for alpha in trace.alphas)
-        for name in names
-    }
-    first = {numbers[name]: name for name in reversed(names)}
-    return {
-        name: all(value is None or 0 <= value <= 1 for value in numbers[name])
-        for name in names
-        if first[numbers[name]] == name
-    }
+    numbers = {name: np.array([each.get(name) for each in scores], float) for name in names}
+    return {name: _are_shares(numbers[name]) for name in distinct(numbers)}
+
+
+def _are_shares(numbers: NDArray[np.float64]) -> bool:
+    known = numbers[~np.isnan(numbers)]
+    return bool(((known >= 0) & (known <= 1)).all())
 
 
 def _objective(trace: Trace, metrics: Sequence[Metric], name: str | None) -> Metric:

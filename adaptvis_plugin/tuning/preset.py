@@ -11,10 +11,11 @@ import numpy as np
 import yaml
 
 from adaptvis_plugin.data.registry import data_sets
+from adaptvis_plugin.data.splits import whole_task
 from adaptvis_plugin.data.whatsup.facts import WhatsUpFacts
 from adaptvis_plugin.decoding.calibrated import OTHERS
 from adaptvis_plugin.methods import METHODS
-from adaptvis_plugin.models.presets import Preset, find_preset, load_preset, without_split
+from adaptvis_plugin.models.presets import Preset, find_preset, load_preset
 from adaptvis_plugin.traces import Trace
 from adaptvis_plugin.tuning.controls import NEVER, chance, fit_regression, plain_features, prior
 from adaptvis_plugin.tuning.folds import STEERING
@@ -32,7 +33,7 @@ RECORDED_WITH = "llava-1.5-7b"
 
 def preset_task(trace: Trace) -> str:
     """Return the name under which a preset lists a trace's task."""
-    return without_split(trace.header.task) if trace.header else _recorded_task(trace) or trace.name
+    return whole_task(trace.header.task)[0] if trace.header else _recorded_task(trace) or trace.name
 
 
 def _recorded_task(trace: Trace) -> str | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -162,14 +160,14 @@ def every_setting(study: Study) -> pd.DataFrame:
     )
 
 
-def as_json(studies: Sequence[Study]) -> str:
-    """Return everything that was found as JSON; numbers without a meaning are null."""
-    return json.dumps([_plain(study) for study in studies], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def as_json(studies: Sequence[Study]) -> list[dict[str, Any]]:
+    """Return everything that was found as plain data."""
+    return [_plain(study) for study in studies]
 
 
 def _plain(study: Study) -> dict[str, Any]:
     trace = study.outcomes.trace
-    found = {
+    return {
         "trace": str(trace.path),
         "task": preset_task(trace),
         "model": trace.header.model if trace.header else None,
@@ -214,20 +212,10 @@ def _plain(study: Study) -> dict[str, Any]:
         "without_controls": study.outcomes.without_options,
         "sentences": sentences(study),
     }
-    finite: dict[str, Any] = _finite(found)
-    return finite
 
 
 def _estimate(estimate: Estimate | None) -> dict[str, float] | None:
     return estimate and {"value": estimate.value, "low": estimate.interval.low, "high": estimate.interval.high}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def file_name(study: Study) -> str:

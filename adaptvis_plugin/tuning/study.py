@@ -13,7 +13,16 @@ from statsmodels.stats.power import TTestPower
 
 from adaptvis_plugin.analysis.statistics import LEVEL, Estimate
 from adaptvis_plugin.tuning.controls import CONTROLS, among_options
-from adaptvis_plugin.tuning.folds import STEERING, Fitted, HeldOut, fit, hold_out, mean_over_repeats, mean_over_traces
+from adaptvis_plugin.tuning.folds import (
+    STEERING,
+    Fitted,
+    HeldOut,
+    fit,
+    held_out_estimate,
+    hold_out,
+    mean_over_repeats,
+    mean_over_traces,
+)
 from adaptvis_plugin.tuning.outcomes import Choice, Outcomes
 from adaptvis_plugin.tuning.search import Setting, Surface, surface
 
@@ -199,12 +208,16 @@ def study(
     every = surface(outcomes, everything)
     unrounded = surface(outcomes, everything, rounded=False)
     together = {
-        name: mean_over_traces(
-            [
-                mean_over_repeats(one, one.objective, answers) - mean_over_repeats(one, one.objective, one.plain[None])
-                for one, answers in zip(outcomes, held.choices[name], strict=True)
-            ]
-        ).estimate(folds)
+        name: held_out_estimate(
+            mean_over_traces(
+                [
+                    mean_over_repeats(one, one.objective, answers)
+                    - mean_over_repeats(one, one.objective, one.plain[None])
+                    for one, answers in zip(outcomes, held.choices[name], strict=True)
+                ]
+            ),
+            folds,
+        )
         for name in STEERING
     }
     names = [one.trace.name for one in outcomes]
@@ -252,8 +265,8 @@ def _lines(
             held_out={
                 metric.name: float(np.mean([one.score(metric, answer) for answer in answers])) for metric in one.metrics
             },
-            estimate=sums.estimate(chosen_on),
-            gain=None if name == "plain" else (sums - plain).estimate(chosen_on),
+            estimate=held_out_estimate(sums, chosen_on),
+            gain=None if name == "plain" else held_out_estimate(sums - plain, chosen_on),
             chosen=dict(Counter(held.settings.get(name, ())).most_common()),
         )
 
@@ -275,7 +288,7 @@ def _beyond_bias(
 
     def difference(first: str, second: str) -> Estimate:
         sums = [mean_over_repeats(one, one.objective, held[name]) for name in (first, second)]
-        return (sums[0] - sums[1]).estimate(folds)
+        return held_out_estimate(sums[0] - sums[1], folds)
 
     best = max(CORRECTIONS, key=lambda name: lines[name].estimate.value)
     calibration = "fitted" if beats(difference("regression", "batch")) else "batch"

@@ -17,6 +17,7 @@ from adaptvis_plugin.data.dataset import Scoring
 from adaptvis_plugin.data.questions import with_whole_prompt
 from adaptvis_plugin.scoring import vsr, whatsup
 from adaptvis_plugin.vlmevalkit.names import own_data_sets
+from adaptvis_plugin.vlmevalkit.predictions import read_predictions
 
 Answers = Sequence[Mapping[str, Any]]
 _COLUMNS = ("question", "prompt", "options", "answer", "relation", "set_id", "pair_id", "split")
@@ -98,7 +99,8 @@ class TableDataset(ImageBaseDataset):
 
     def _answered(self, eval_file: str) -> list[dict[str, Any]]:
         known = {str(row["index"]): row for row in self.data.to_dict("records")}
-        answers = _predictions(Path(eval_file))
+        frame = read_predictions(Path(eval_file))
+        answers = dict(zip(frame["index"], frame["prediction"], strict=True))
         strange = [index for index in answers if index not in known]
         if strange:
             raise ValueError(
@@ -182,14 +184,3 @@ def _fingerprint(rows: Sequence[Mapping[str, Any]]) -> str:
         asked = (str(row["index"]), row["question"], row["prompt"], Path(row["image_path"]).name)
         digest.update("\0".join(asked).encode())
     return digest.hexdigest()[:16]
-
-
-def _predictions(path: Path) -> dict[str, str]:
-    """Return the predictions by index, read as text: to pandas, the answers "None" and "NA" would be missing values."""
-    if path.suffix == ".json":
-        frame = pd.read_json(path, dtype=False)
-    else:
-        read: Any = pd.read_excel if path.suffix == ".xlsx" else pd.read_csv
-        options = {} if path.suffix == ".xlsx" else {"sep": "\t"}
-        frame = read(path, dtype=str, keep_default_na=False, **options)
-    return {str(index): str(text) for index, text in zip(frame["index"], frame["prediction"], strict=True)}

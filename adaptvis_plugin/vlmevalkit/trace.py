@@ -17,6 +17,9 @@ from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.identity import checkpoint_identity, code_identity
 from adaptvis_plugin.vlmevalkit.arguments import longest_answer, preset_task
 
+TRACE, SETTINGS = "_trace.jsonl", "_settings.json"
+"""How the names of both files end."""
+
 TraceLine = Mapping[str, Any]
 
 
@@ -53,8 +56,8 @@ class Trace:
         self.name = f"{model} on {dataset}"
         self._predictions = [work_dir / f"{model}_{dataset}.{kind}" for kind in ("xlsx", "tsv", "json")]
         folder = work_dir if work_dir.name == model else work_dir.parent
-        self._rows = folder / f"{model}_{dataset}_trace.jsonl"
-        self._settings = folder / f"{model}_{dataset}_settings.json"
+        self._rows = folder / f"{model}_{dataset}{TRACE}"
+        self._settings = folder / f"{model}_{dataset}{SETTINGS}"
         self._lock = folder / f".{model}_{dataset}_trace.lock"
 
     def check(self, settings: Mapping[str, Any]) -> None:

@@ -9,17 +9,9 @@ from typing import Any
 from adaptvis_plugin.data import cache as tables
 from adaptvis_plugin.data.cache import DataError
 from adaptvis_plugin.data.registry import data_sets
+from adaptvis_plugin.data.splits import whole_task
 
-SPLITS = ("_val", "_test")
 FACTS = ("question", "answer", "relation", "options", "set_id", "pair_id", "image_id", "split")
-
-
-def whole_task(task: str) -> tuple[str, str | None]:
-    """Return a task without the split in its name, and the split: `val`, `test` or None."""
-    for split in SPLITS:
-        if task.endswith(split):
-            return task.removesuffix(split), split[1:]
-    return task, None
 
 
 def table_name(task: str) -> str | None:

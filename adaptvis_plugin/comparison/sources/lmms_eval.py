@@ -9,7 +9,8 @@ from typing import Any
 from adaptvis_plugin.analysis.metrics import Scoring
 from adaptvis_plugin.comparison.runs import ComparisonError, Run, described, frame, read_json, read_lines
 from adaptvis_plugin.comparison.scores import Failure, Score
-from adaptvis_plugin.comparison.sources.facts import of_this_package, table_name, whole_task
+from adaptvis_plugin.comparison.sources.facts import of_this_package, table_name
+from adaptvis_plugin.data.splits import whole_task
 from adaptvis_plugin.lmms_eval.plugin import FAMILIES, REPLAY, model_names
 from adaptvis_plugin.lmms_eval.results import RESULTS, Maker, maker_of, results_of, samples_of, task_of
 from adaptvis_plugin.traces import Header, TraceError

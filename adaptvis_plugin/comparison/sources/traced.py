@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from adaptvis_plugin.analysis.metrics import Scoring
 from adaptvis_plugin.comparison.runs import ComparisonError, Run, described, frame
-from adaptvis_plugin.comparison.sources.facts import table_name, table_rows, whole_task
+from adaptvis_plugin.comparison.sources.facts import table_name, table_rows
+from adaptvis_plugin.data.splits import whole_task
 from adaptvis_plugin.traces import Row, Trace, read_traces
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from adaptvis_plugin.comparison.sources.facts import table_rows
 from adaptvis_plugin.data.dataset import DataSet
 from adaptvis_plugin.methods import hyper_parameters
 from adaptvis_plugin.vlmevalkit.names import own_data_sets, registered_models
+from adaptvis_plugin.vlmevalkit.predictions import read_predictions
+from adaptvis_plugin.vlmevalkit.trace import SETTINGS, TRACE
 
 STATUS = "status.json"
-TRACE, SETTINGS = "_trace.jsonl", "_settings.json"
 FACTS = ("prompt", "revision", "max_new_tokens", "checkpoint", "data")
 KINDS = ("xlsx", "tsv", "json")
 SCORES = ("hit", "score")
@@ -30,10 +31,7 @@ def read_status(path: Path) -> list[Run]:
     Raises:
         ComparisonError: If a file cannot be used.
     """
-    content = read_json(path)
-    model, known = content.get("model_name"), content.get("datasets")
-    if not isinstance(model, str) or not isinstance(known, dict):
-        raise ComparisonError(f"{path} names no model and no data sets, so it is not a file of VLMEvalKit")
+    _, model, known = _status(path)
     found = {data: _answers(path.parent, model, data) for data in known}
     runs = [_read(answers, model, data) for data, answers in found.items() if answers]
     if not runs:
@@ -140,14 +138,9 @@ def _asked(said: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _predictions(path: Path) -> dict[str, dict[str, str]]:
-    """Return the columns of each row, by index and read as text: to pandas, the answer "None" would be missing."""
+    """Return the columns of each row, by index."""
     try:
-        if path.suffix == ".json":
-            frame = pd.read_json(path, dtype=False).astype(str)
-        elif path.suffix == ".xlsx":
-            frame = pd.read_excel(path, dtype=str, keep_default_na=False)
-        else:
-            frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        frame = read_predictions(path)
     except Exception as error:  # openpyxl and zipfile raise errors of many kinds for a damaged file
         raise ComparisonError(f"{path} cannot be read ({error}); the file is damaged") from error
     if lacking := {"index", "prediction"} - set(frame.columns):
@@ -165,6 +158,15 @@ def _scores(answers: Path) -> dict[str, dict[str, float]]:
     return {}
 
 
+def _status(path: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """Return the content of a `status.json`, and its model and data sets."""
+    content = read_json(path)
+    model, known = content.get("model_name"), content.get("datasets")
+    if not isinstance(model, str) or not isinstance(known, dict):
+        raise ComparisonError(f"{path} names no model and no data sets, so it is not a file of VLMEvalKit")
+    return content, model, known
+
+
 def _answers(folder: Path, model: str, data: str) -> Path | None:
     files = (folder / f"{model}_{data}.{kind}" for kind in KINDS)
     return next((path for path in files if path.is_file()), _beside(folder, f"{model}_{data}{TRACE}"))
@@ -180,10 +182,7 @@ def read_scores(path: Path) -> tuple[list[Score], list[Failure]]:
     Raises:
         ComparisonError: If the file cannot be used.
     """
-    content = read_json(path)
-    model, known = content.get("model_name"), content.get("datasets")
-    if not isinstance(model, str) or not isinstance(known, dict):
-        raise ComparisonError(f"{path} names no model and no data sets, so it is not a file of VLMEvalKit")
+    content, model, known = _status(path)
     scores: list[Score] = []
     failures: list[Failure] = []
     for data, state in known.items():
