@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from adaptvis_plugin.comparison.board import read_board
+from adaptvis_plugin.comparison.reading import read_runs
 from tests.test_vlmevalkit import environment as environment  # the fixture
 
 # Importing VLMEvalKit changes the process it happens in, so every check runs in one of its own.
@@ -220,6 +222,11 @@ say("config", command("--config", "config.json", "--limit", "3"))
     status, errors = found["broken"]
     assert status == 1
     assert "failed: demo_scalingvis on Broken: " in errors and "/nowhere.png" in errors and "on Stock" not in errors
+    board = read_board(outputs / "demo_scalingvis")
+    assert board.metrics == {"Stock": "split=none|Overall"} and board.lines[0].scores == {"Stock": 0}
+    assert any("Broken, index 0" in line and "/nowhere.png" in line for line in board.left_out())
+    [stock], _ = read_runs([outputs / "demo_scalingvis"])
+    assert (stock.task, stock.scoring, stock.rows["scores"].tolist()) == ("Stock", None, [{"hit": 0.0}])
     status, errors = found["other"]
     assert status == 2
     assert "were made with alpha=0.5; this run asks for alpha=0.8. Use another --work-dir" in errors

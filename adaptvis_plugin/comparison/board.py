@@ -173,7 +173,7 @@ def _place(line: Line, tasks: Sequence[str]) -> tuple[bool, float, str, str]:
 
 
 def _scale(score: Score, scores: Iterable[Score]) -> int:
-    """Return 100 for a share, to show it in percent: lmms-eval's scores of a task that are all between 0 and 1."""
+    """Return 100 for a share, to show it in percent: scores of a task that are all between 0 and 1."""
     same = [one.value for one in scores if one.task == score.task and not one.percent]
     return 1 if score.percent or not all(0 <= value <= 1 for value in same) else 100
 

@@ -191,12 +191,12 @@ def read_scores(path: Path) -> tuple[list[Score], list[Failure]]:
         settings = read_json(settings_file) if settings_file else {}
         method = settings.get("method")
         metrics = state.get("metrics") or {}
-        primary = state.get("primary_metric") or list(metrics)[:1]
-        name = primary if isinstance(primary, str) else next((one for one in primary if one in metrics), "")
+        name = _primary(metrics, state.get("primary_metric"))
         value = metrics.get(name)
         what = f"{model} on {data}"
         if not isinstance(value, int | float) or value != value:
-            reason = state.get("eval_error") or state.get("skip_reason") or f"no score; status {state.get('status')!r}"
+            said = (state.get(key) for key in ("error_message", "eval_error", "skip_reason"))
+            reason = next(filter(None, said), f"no score; status {state.get('status')!r}")
             failures.append(Failure(what, str(reason).strip().splitlines()[-1], path))
             continue
         if limit := _limit(content.get("argv")):
@@ -214,12 +214,23 @@ def read_scores(path: Path) -> tuple[list[Score], list[Failure]]:
                 task=own.task if own else data,
                 metric=str(name),
                 value=float(value),
-                percent=True,
+                percent=own is not None,
                 date=str(state.get("updated_at", "")),
                 source=path,
             )
         )
     return scores, failures
+
+
+def _primary(metrics: Mapping[str, Any], named: Any) -> str:
+    """Return the metric that a data set is known by.
+
+    VLMEvalKit names it, or several of which the first counts. Its own data sets may write it under another name than
+    they say: `split=none|Overall` for `Overall Acc`.
+    """
+    names = [named] if isinstance(named, str) else named or []
+    overall = [name for name in metrics if name.rpartition("|")[2] == "Overall"]
+    return next((name for name in (*names, *overall, *metrics) if name in metrics), "")
 
 
 def _limit(arguments: Any) -> str | None:
