@@ -13,6 +13,7 @@ METHODS = {
     "scalingvis": "adaptvis_plugin.decoding.scaling_vis:ScalingVis",
     "adaptvis": "adaptvis_plugin.decoding.adaptvis:AdaptVis",
     "calibrated": "adaptvis_plugin.decoding.calibrated:Calibrated",
+    "constant": "adaptvis_plugin.decoding.added_constant:AddedConstant",
 }
 
 

@@ -2,14 +2,16 @@
 
 Read them in this order:
 
-method      what a method is; each method has its own file (baseline, scaling_vis, adaptvis, calibrated)
+method      what a method is; each has its own file (baseline, scaling_vis, adaptvis, calibrated, added_constant)
 decoder     decodes a batch: in one pass for every coefficient, or in two
 validation  what a batch must be
 greedy      the generation config: greedy, whatever the checkpoint or the caller says
 packing     copies of the last prompt token in the first pass, one for each coefficient
 branches    what follows in a sweep: a branch for each coefficient, on the cache of one prompt
-steering    a pass of its own for a coefficient, where copies are not exact
+steering    a pass of its own, where copies are not exact or every row is steered
+heads       which layers and heads are steered
 rows        the formula
+capture     the attention weights of the last prompt token, kept on the way
 attention   where it enters the model: an attention function over each of transformers' kernels
 prefix/     computes an image that several rows ask about only once
 passes      a `generate` call with its first pass recorded
@@ -20,6 +22,7 @@ inspection  which models can be steered exactly, and why the others cannot
 """
 
 from adaptvis_plugin.decoding.adaptvis import AdaptVis
+from adaptvis_plugin.decoding.added_constant import AddedConstant
 from adaptvis_plugin.decoding.baseline import Baseline
 from adaptvis_plugin.decoding.calibrated import Calibrated
 from adaptvis_plugin.decoding.decoder import Decoded, Decoder, Statistics
@@ -29,6 +32,7 @@ from adaptvis_plugin.decoding.scaling_vis import ScalingVis
 
 __all__ = [
     "AdaptVis",
+    "AddedConstant",
     "Baseline",
     "Calibrated",
     "Decoded",

@@ -1,13 +1,13 @@
 """AdaptVis: the model's confidence chooses between smoothing and sharpening."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import torch
 
-from adaptvis_plugin.decoding.method import Method, check_alpha, check_threshold
+from adaptvis_plugin.decoding.method import PLACES, Method, check_alpha, check_place, check_threshold
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,8 @@ class AdaptVis(Method):
         alpha_low: The coefficient of rows with a confidence below the threshold (below 1 smooths).
         alpha_high: The coefficient of the other rows (above 1 sharpens).
         threshold: A probability in [0, 1].
+        layers: See `ScalingVis`.
+        heads: See `ScalingVis`.
 
     As in the authors' code, the confidence is rounded to two decimals for the comparison, and only for it.
     """
@@ -29,6 +31,8 @@ class AdaptVis(Method):
     alpha_low: float
     alpha_high: float
     threshold: float
+    layers: Any = field(default=None, kw_only=True)
+    heads: Any = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,8 +41,11 @@ class AdaptVis(Method):
 
     @classmethod
     def check(cls, name: str, value: Any) -> None:
-        """Raise ValueError unless the value is a coefficient or, for the threshold, a probability."""
-        (check_threshold if name == "threshold" else check_alpha)(name, value)
+        """Raise ValueError unless the value is a coefficient, a probability (threshold), or names layers or heads."""
+        if name in PLACES:
+            check_place(name, value)
+        else:
+            (check_threshold if name == "threshold" else check_alpha)(name, value)
 
     def choose(self, confidence: torch.Tensor) -> torch.Tensor:
         """Return alpha_low where round(confidence, 2) < threshold, else alpha_high; shape (batch,)."""

@@ -18,6 +18,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from adaptvis_plugin.decoding.rows import additive, attention_weights
+
 
 @dataclass(slots=True)  # not frozen, which is slower to create, in every layer
 class AttentionCall:
@@ -89,6 +91,16 @@ class AttentionCall:
             inside = torch.arange(columns, device=self.key.device) >= columns - window
             visible = inside[None] if visible is None else visible & inside
         return None if visible is None else visible[:, None, None]
+
+    def last_weights(self, gain: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the softmax weights of the last query, shape (batch, heads, 1, columns), fp32.
+
+        Args:
+            gain: See `attention_weights`.
+        """
+        mask = self.mask_of(-1, self.key.shape[2])
+        seen = None if mask is None else additive(mask)
+        return attention_weights(self.query[:, :, -1:], self.key, seen, gain, **self.options)
 
 
 class OncePerMask:

@@ -4,6 +4,7 @@ A `generate` call then has a row for each branch of each prompt. Only attention 
 together; everything else in the model, and in `generate`, sees ordinary rows.
 """
 
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class Branches:
         before: The number of prompt tokens before the last one.
     """
 
-    def __init__(self, modules: frozenset[nn.Module], branches: int, before: int) -> None:
+    def __init__(self, modules: Set[nn.Module], branches: int, before: int) -> None:
         self.modules = modules
         self._branches = branches
         self._before = before

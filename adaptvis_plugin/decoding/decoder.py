@@ -22,13 +22,15 @@ import torch
 from torch import nn
 from transformers import BatchFeature
 
+from adaptvis_plugin.decoding.capture import Captured, WatchedPass
 from adaptvis_plugin.decoding.greedy import Greedy
+from adaptvis_plugin.decoding.heads import Heads
 from adaptvis_plugin.decoding.inspection import inspect_model, unwrapped
 from adaptvis_plugin.decoding.method import Method, check_alpha
 from adaptvis_plugin.decoding.packing import Choose, InexactError, PackedPass
 from adaptvis_plugin.decoding.passes import generate
 from adaptvis_plugin.decoding.prefix import SharedPrefixes
-from adaptvis_plugin.decoding.steering import steer
+from adaptvis_plugin.decoding.steering import EveryRow, LastRow, SteeredLayers, steer
 from adaptvis_plugin.decoding.validation import checked
 
 log = logging.getLogger(__name__)
@@ -50,12 +52,15 @@ class Decoded:
             itself uses other scores, and may generate another token.
         alpha: The coefficient applied to each row; FloatTensor (batch,).
         first_logits: The logits of the first answer token under that alpha; FloatTensor (batch, vocabulary).
+        attention: If it was captured, the attention weights of the last prompt token under that alpha; HalfTensor
+            (batch, layers, heads, prompt tokens), 0 in padding. The layers are those of `Decoder.layers`.
     """
 
     sequences: torch.Tensor
     confidence: torch.Tensor
     alpha: torch.Tensor
     first_logits: torch.Tensor
+    attention: torch.Tensor | None = None
 
 
 @dataclass
@@ -98,6 +103,8 @@ class Decoder:
     Attributes:
         model: The model inside the wrappers.
         image_token_id: The id of the image placeholder.
+        layers: The numbers of the layers with attention, in order.
+        heads: The number of heads in each.
         prefix_bytes: Memory for cached prefixes, as given or by default.
         stats: What the decoder has done so far.
 
@@ -115,6 +122,8 @@ class Decoder:
         self.model = unwrapped(model)
         self._text_decoder = inspect_model(self.model)
         self.image_token_id = self._text_decoder.image_token_id
+        self.layers = tuple(self._text_decoder.layers.values())
+        self.heads = self._text_decoder.heads
         self.stats = Statistics()
         self._packs = not self._text_decoder.recurrent
         self._warned_of_rows_without_image = False
@@ -134,9 +143,19 @@ class Decoder:
         with self._lock:
             self._prefixes.forget()
 
+    def check(self, method: Method) -> None:
+        """Raise ValueError if a method names layers or heads that the model does not have."""
+        method.steered.check(self.layers, self.heads)
+
     @torch.inference_mode()
     def generate(
-        self, inputs: BatchFeature | dict[str, Any], method: Method, *, max_new_tokens: int = 16, **generation: Any
+        self,
+        inputs: BatchFeature | dict[str, Any],
+        method: Method,
+        *,
+        max_new_tokens: int = 16,
+        capture: bool = False,
+        **generation: Any,
     ) -> Decoded:
         """Decode a batch greedily under a method.
 
@@ -147,16 +166,25 @@ class Decoder:
                 batch is logged. Without a mask, pad tokens are masked as `generate` masks them.
             method: The rule that gives each row its coefficient.
             max_new_tokens: Upper bound on the answer's length in tokens.
+            capture: Whether to return the attention of the last prompt token too.
             **generation: Further options of transformers' `generate`, such as `stop_strings` and `tokenizer`.
 
         Raises:
             ValueError: If the inputs are not left padded, the image tokens do not fit the images, another decoding
-                mode than greedy is asked for, or the model is in train mode.
+                mode than greedy is asked for, the model is in train mode, or it lacks a layer or head that the method
+                names.
             NonFiniteLogitsError: If the logits of a row are not finite, for example after an overflow in float16.
         """
+        self.check(method)
         greedy = Greedy.of(self.model.generation_config, max_new_tokens, generation)
+
+        def choose(confidence: torch.Tensor) -> torch.Tensor:
+            return method.choose(confidence)[:, None]
+
         with self._lock:
-            return self._decode(inputs, greedy, method.alphas, lambda confidence: method.choose(confidence)[:, None])[0]
+            if method.added:
+                return self._decode_with_constant(inputs, greedy, method.added, capture)
+            return self._decode(inputs, greedy, method.alphas, choose, heads=method.steered, capture=capture)[0]
 
     @torch.inference_mode()
     def sweep(
@@ -165,6 +193,9 @@ class Decoder:
         alphas: Sequence[float],
         *,
         max_new_tokens: int = 16,
+        layers: Any = None,
+        heads: Any = None,
+        capture: bool = False,
         **generation: Any,
     ) -> dict[float, Decoded]:
         """Decode a batch once for every coefficient, all from one prefill.
@@ -175,17 +206,23 @@ class Decoder:
             inputs: As for `generate`.
             alphas: The coefficients. 1.0, the unsteered model, is always added.
             max_new_tokens: As for `generate`.
+            layers: Where the coefficients apply; see `ScalingVis`.
+            heads: Where the coefficients apply; see `ScalingVis`.
+            capture: As for `generate`.
             **generation: As for `generate`.
 
         Returns:
             The results by coefficient: 1.0 first, then in the order given.
 
         Raises:
-            ValueError: As for `generate`, and if a coefficient is negative or not finite.
+            ValueError: As for `generate`, and if a coefficient is negative or not finite, or layers or heads are not
+                names of any.
             NonFiniteLogitsError: As for `generate`.
         """
         for value in alphas:
             check_alpha("alphas", value)
+        steered = Heads.of(layers, heads)
+        steered.check(self.layers, self.heads)
         every = _distinct(1.0, *alphas)
         greedy = Greedy.of(self.model.generation_config, max_new_tokens, generation)
 
@@ -193,7 +230,8 @@ class Decoder:
             return confidence.new_tensor(every).expand(len(confidence), -1)
 
         with self._lock:
-            return dict(zip(every, self._decode(inputs, greedy, every, choose, branches=len(every)), strict=True))
+            found = self._decode(inputs, greedy, every, choose, branches=len(every), heads=steered, capture=capture)
+        return dict(zip(every, found, strict=True))
 
     def _decode(
         self,
@@ -201,7 +239,10 @@ class Decoder:
         greedy: Greedy,
         alphas: Sequence[float] | None,
         choose: Choose,
+        *,
         branches: int = 1,
+        heads: Heads,
+        capture: bool,
     ) -> list[Decoded]:
         """Decode a batch in one or several branches.
 
@@ -211,6 +252,8 @@ class Decoder:
             alphas: Every coefficient that may be chosen, or None if that is not known.
             choose: See `packing.Choose`.
             branches: The number of coefficients that it chooses for each row. If there are several, the first is 1.
+            heads: Where the coefficients apply.
+            capture: As for `generate`.
 
         Returns:
             The result of each branch.
@@ -219,35 +262,52 @@ class Decoder:
         batch = checked(inputs, self.model, self._text_decoder, greedy.config, steered=not baseline)
         self.stats.rows += len(batch["input_ids"])
         if baseline:
-            return [self._plain(batch, greedy)]
+            return [self._plain(batch, greedy, capture)]
         without_image = self._rows_without_image(batch)
 
         def choose_with_image(confidence: torch.Tensor) -> torch.Tensor:
             return choose(confidence).masked_fill(without_image[:, None].to(confidence.device), 1.0)
 
         if alphas is not None:
+            captured = Captured(self._text_decoder) if capture else None
             packed = PackedPass(
-                self.model, self._text_decoder, _distinct(1.0, *alphas), choose_with_image, branches=branches
+                self.model,
+                self._text_decoder,
+                _distinct(1.0, *alphas),
+                choose_with_image,
+                branches=branches,
+                heads=heads,
+                captured=captured,
             )
             if self._packs and packed.may_be_exact_for(batch):
                 try:
-                    return self._in_one_pass(batch, greedy, packed)
+                    return self._in_one_pass(batch, greedy, packed, captured)
                 except InexactError as error:
                     self._packs = error.may_change
-        plain = self._plain(batch, greedy if branches > 1 else greedy.one_token())
+        plain = self._plain(batch, greedy if branches > 1 else greedy.one_token(), capture and branches > 1)
         alpha = choose_with_image(plain.confidence)
-        steered = range(1 if branches > 1 else 0, branches)
-        results = [self._in_a_pass_of_its_own(batch, greedy, alpha[:, branch], plain.confidence) for branch in steered]
+        of_branches = range(1 if branches > 1 else 0, branches)
+        results = [self._under(batch, greedy, alpha[:, i], plain.confidence, heads, capture) for i in of_branches]
         return [plain, *results] if branches > 1 else results
 
-    def _plain(self, batch: dict[str, Any], greedy: Greedy) -> Decoded:
+    def _plain(self, batch: dict[str, Any], greedy: Greedy, capture: bool) -> Decoded:
         """Decode a batch unsteered."""
-        plain = self._prefixes.generate(batch, greedy)
+        captured = Captured(self._text_decoder) if capture else None
+        watched = None if captured is None else WatchedPass(self.model, self._text_decoder, captured)
+        plain = self._prefixes.generate(batch, greedy, watched)
         self.stats.prefixes_reused += plain.prefixes_reused
         confidence = plain.first.confidence
-        return Decoded(plain.sequences, confidence, torch.ones_like(confidence), plain.first.logits[:, 0])
+        return Decoded(
+            plain.sequences,
+            confidence,
+            torch.ones_like(confidence),
+            plain.first.logits[:, 0],
+            None if captured is None else captured.rows(batch["attention_mask"])[:, 0],
+        )
 
-    def _in_one_pass(self, batch: dict[str, Any], greedy: Greedy, packed: PackedPass) -> list[Decoded]:
+    def _in_one_pass(
+        self, batch: dict[str, Any], greedy: Greedy, packed: PackedPass, captured: Captured | None
+    ) -> list[Decoded]:
         """Decode a batch in a single `generate` call, whose first pass computes every coefficient.
 
         Raises:
@@ -256,27 +316,75 @@ class Decoder:
         made = self._prefixes.generate(batch, greedy, packed)
         self.stats.packed_passes += 1
         self.stats.prefixes_reused += made.prefixes_reused
-        by_branch = zip(
-            made.sequences.unflatten(0, (-1, packed.branches)).unbind(1),
-            packed.alpha.unbind(1),
-            packed.logits.unbind(1),
-            strict=True,
-        )
-        return [Decoded(tokens, made.first.confidence, alpha, logits) for tokens, alpha, logits in by_branch]
+        sequences = made.sequences.unflatten(0, (-1, packed.branches))
+        weights = None if captured is None else packed.chosen(captured.rows(batch["attention_mask"]))
+        return [
+            Decoded(
+                sequences[:, branch],
+                made.first.confidence,
+                packed.alpha[:, branch],
+                packed.logits[:, branch],
+                None if weights is None else weights[:, branch],
+            )
+            for branch in range(packed.branches)
+        ]
 
-    def _in_a_pass_of_its_own(
-        self, batch: dict[str, Any], greedy: Greedy, alpha: torch.Tensor, confidence: torch.Tensor
+    def _under(
+        self,
+        batch: dict[str, Any],
+        greedy: Greedy,
+        alpha: torch.Tensor,
+        confidence: torch.Tensor,
+        heads: Heads,
+        capture: bool,
     ) -> Decoded:
         """Decode a batch under a coefficient per row, in a complete pass."""
-        gain = torch.where(batch["input_ids"] == self.image_token_id, alpha[:, None].to(batch["input_ids"].device), 1.0)
-        with steer(self.model, self._text_decoder, gain):
+        captured = Captured(self._text_decoder) if capture else None
+        gain = torch.where(self._image_columns(batch), alpha[:, None].to(batch["input_ids"].device), 1.0)
+        steering = LastRow(self._text_decoder, gain, heads, captured)
+        return self._in_a_pass_of_its_own(batch, greedy, steering, confidence, alpha, captured)
+
+    def _decode_with_constant(
+        self, inputs: BatchFeature | dict[str, Any], greedy: Greedy, constant: float, capture: bool
+    ) -> Decoded:
+        """Decode a batch with a constant added to the logits on the image in every row; see `AddedConstant`."""
+        batch = checked(inputs, self.model, self._text_decoder, greedy.config, steered=True)
+        self.stats.rows += len(batch["input_ids"])
+        self._rows_without_image(batch)
+        confidence = self._plain(batch, greedy.one_token(), capture=False).confidence
+        captured = Captured(self._text_decoder) if capture else None
+        steering = EveryRow(self._text_decoder, constant * self._image_columns(batch), captured)
+        ones = torch.ones_like(confidence)
+        return self._in_a_pass_of_its_own(batch, greedy, steering, confidence, ones, captured, matrix=True)
+
+    def _in_a_pass_of_its_own(
+        self,
+        batch: dict[str, Any],
+        greedy: Greedy,
+        steering: SteeredLayers,
+        confidence: torch.Tensor,
+        alpha: torch.Tensor,
+        captured: Captured | None,
+        *,
+        matrix: bool = False,
+    ) -> Decoded:
+        """Decode a batch under a steering, in a complete pass."""
+        if captured is not None:
+            captured.given(batch)
+        with steer(self.model, self._text_decoder, steering, matrix=matrix):
             made = generate(self.model, self._text_decoder, batch, greedy, first_token="the first token under steering")
         self.stats.full_passes += 1
-        return Decoded(made.sequences, confidence, alpha, made.first.logits[:, 0])
+        weights = None if captured is None else captured.rows(batch["attention_mask"])[:, 0]
+        return Decoded(made.sequences, confidence, alpha, made.first.logits[:, 0], weights)
+
+    def _image_columns(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Mark the image tokens, shape (batch, prompt tokens)."""
+        columns: torch.Tensor = batch["input_ids"] == self.image_token_id
+        return columns
 
     def _rows_without_image(self, batch: dict[str, Any]) -> torch.Tensor:
         """Mark the rows with nothing to steer, shape (batch,), and log once if there are any."""
-        without: torch.Tensor = ~(batch["input_ids"] == self.image_token_id).any(1)
+        without = ~self._image_columns(batch).any(1)
         if not self._warned_of_rows_without_image and bool(without.any()):
             self._warned_of_rows_without_image = True
             rows = without.nonzero().flatten().tolist()

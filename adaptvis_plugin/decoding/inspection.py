@@ -16,7 +16,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,8 @@ class TextDecoder:
             are words of the vocabulary and do not. Video tokens have another id and do not.
         module: The text decoder itself.
         embed: The model's input embeddings.
-        attention: The attention layers, all of which must be steered.
+        layers: The attention layers, all of which are steered, in order, each with its number in the model.
+        heads: The number of heads in each of them.
         configs: The distinct configs from which those layers and their masks read the attention implementation.
         placeholders: The ids of the placeholders of every kind: image, video and audio.
         recurrent: Whether some layers keep a state beside keys and values (linear attention, convolutions), which
@@ -59,12 +60,18 @@ class TextDecoder:
     image_token_id: int
     module: nn.Module
     embed: nn.Module
-    attention: frozenset[nn.Module]
+    layers: Mapping[nn.Module, int]
+    heads: int
     configs: tuple[PreTrainedConfig, ...]
     placeholders: frozenset[int]
     recurrent: bool
     dynamic_rope_limit: int | None = None
     query_scale_step: int | None = None
+
+    @property
+    def attention(self) -> Set[nn.Module]:
+        """The attention layers."""
+        return self.layers.keys()
 
 
 def unwrapped(model: nn.Module) -> PreTrainedModel:
@@ -134,8 +141,8 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
     if foreign:
         raise ValueError(f"{name}: its text decoder has cross-attention ({', '.join(foreign)}); {_REFUSED}")
     arguments = {kind: names for kind in kinds if (names := _arguments(kind)) is not None}
-    attention = frozenset(module for module in decoder.modules() if type(module) in arguments)
-    unrouted = sorted({type(module).__name__ for module in decoder.modules() if _is_unrouted(module, attention)})
+    attention = [module for module in decoder.modules() if type(module) in arguments]
+    unrouted = sorted({type(module).__name__ for module in decoder.modules() if _is_unrouted(module, {*attention})})
     if unrouted or not attention:
         what = ", ".join(unrouted) or type(decoder).__name__
         raise ValueError(
@@ -156,7 +163,8 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
         image_token_id=image_token,
         module=decoder,
         embed=model.get_input_embeddings(),
-        attention=attention,
+        layers=dict(sorted(((m, getattr(m, "layer_idx", i)) for i, m in enumerate(attention)), key=lambda one: one[1])),
+        heads=text.num_attention_heads,
         configs=tuple({id(config): config for config in [text, *configs]}.values()),
         placeholders=frozenset(
             value
@@ -235,7 +243,7 @@ def _attends_elsewhere(kind: Any) -> bool:
     return bool(_FOREIGN_STATES & set(inspect.signature(kind.forward).parameters))
 
 
-def _is_unrouted(module: nn.Module, attention: frozenset[nn.Module]) -> bool:
+def _is_unrouted(module: nn.Module, attention: Set[nn.Module]) -> bool:
     """Whether a module is softmax attention outside the interface: it is not linear, and no part of it is routed."""
     name = type(module).__name__
     return (

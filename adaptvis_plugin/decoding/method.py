@@ -3,10 +3,15 @@
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
+
+from adaptvis_plugin.decoding.heads import Heads, head_names, layer_numbers
+
+PLACES: dict[str, Callable[[str, Any], tuple[Any, ...]]] = {"layers": layer_numbers, "heads": head_names}
+"""The hyper-parameters that say where a method steers -> how they are read."""
 
 
 class Method(ABC):
@@ -23,6 +28,10 @@ class Method(ABC):
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]  # every method is a dataclass
             self.check(field.name, getattr(self, field.name))
+        for name, read in PLACES.items():
+            if (value := getattr(self, name, None)) is not None:
+                object.__setattr__(self, name, read(name, value))  # in one form, whatever it was given as
+        _ = self.steered  # which raises if they contradict each other
 
     @classmethod  # noqa: B027  # not abstract: a method may accept any value
     def check(cls, name: str, value: Any) -> None:
@@ -59,6 +68,22 @@ class Method(ABC):
         makes two complete passes.
         """
         return None
+
+    @property
+    def steered(self) -> Heads:
+        """Where the coefficients apply: by the hyper-parameters `layers` and `heads`, if the method has them."""
+        return Heads.of(getattr(self, "layers", None), getattr(self, "heads", None))
+
+    @property
+    def added(self) -> float:
+        """A constant that is added to the attention logits on the image in all rows of the prompt."""
+        return 0.0
+
+
+def check_place(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` names layers or heads, as the hyper-parameters `layers` and `heads` do."""
+    if value is not None:
+        PLACES[name](name, value)
 
 
 def check_alpha(name: str, value: Any) -> None:

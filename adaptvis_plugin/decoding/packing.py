@@ -16,11 +16,13 @@ from transformers import Cache, PreTrainedModel
 
 from adaptvis_plugin.decoding.attention import AttentionCall, OncePerMask, active
 from adaptvis_plugin.decoding.branches import Branches, BranchLayer
+from adaptvis_plugin.decoding.capture import Captured
 from adaptvis_plugin.decoding.finite import refuse, unusable
 from adaptvis_plugin.decoding.first_pass import around_first_pass
+from adaptvis_plugin.decoding.heads import Heads
 from adaptvis_plugin.decoding.inspection import TextDecoder
 from adaptvis_plugin.decoding.recording import Recording
-from adaptvis_plugin.decoding.rows import additive, attend
+from adaptvis_plugin.decoding.rows import additive, attention_weights, weighted_sum
 from adaptvis_plugin.decoding.steering import SteeredLayers, attention_under, has_kernel
 
 Choose = Callable[[torch.Tensor], torch.Tensor]
@@ -49,6 +51,8 @@ class PackedPass:
         choose: See `Choose`.
         branches: The number of branches of each prompt. The `generate` call has a row for each, and those of a prompt
             follow each other.
+        heads: Where the coefficients apply.
+        captured: Where to keep the weights of the last prompt token, and of each copy in its place.
 
     Attributes:
         copies: The number of copies.
@@ -68,6 +72,8 @@ class PackedPass:
         choose: Choose,
         *,
         branches: int,
+        heads: Heads = Heads(),  # noqa: B008  # it is immutable
+        captured: Captured | None = None,
     ) -> None:
         self.copies = len(coefficients) - 1
         self.branches = branches
@@ -75,6 +81,8 @@ class PackedPass:
         self._text_decoder = text_decoder
         self._coefficients = coefficients
         self._choose = choose
+        self._heads = heads
+        self._captured = captured
         self._swapped = ExitStack()
 
     def may_be_exact_for(self, inputs: dict[str, Any]) -> bool:
@@ -92,7 +100,9 @@ class PackedPass:
         """Return inputs for `generate` with a row for each branch, though each image only once."""
         image_columns = inputs["input_ids"] == self._text_decoder.image_token_id
         gain = torch.stack([torch.where(image_columns, alpha, 1.0) for alpha in self._coefficients[1:]], 1)
-        self._steered = Copies(self._text_decoder, gain)
+        self._steered = Copies(self._text_decoder, gain, self._heads, self._captured)
+        if self._captured is not None:
+            self._captured.given(inputs)
         if self.branches == 1:
             return inputs
         tokens = inputs["input_ids"].shape
@@ -149,8 +159,7 @@ class PackedPass:
             raise InexactError(may_change=True)
         self.alpha = self._choose(recording.confidence)
         chosen = self._places(self.alpha)
-        rows = torch.arange(len(chosen), device=chosen.device)[:, None]
-        self.logits = recording.logits[rows, chosen]
+        self.logits = self.chosen(recording.logits)
         refuse(unusable(self.logits).any(1), self._model.dtype, "the first token under steering")
         output.logits = self.logits.flatten(0, 1)[:, None]
         cache: Any = output.past_key_values
@@ -168,6 +177,18 @@ class PackedPass:
                 for layer in cache.layers
             ]
             active.set(Branches(self._steered.modules, self.branches, before))
+
+    def chosen(self, by_copy: torch.Tensor) -> torch.Tensor:
+        """Return what belongs to each branch, of what was computed for the last prompt token and its copies.
+
+        Args:
+            by_copy: Shape (batch, 1 + copies, ...).
+
+        Returns:
+            Shape (batch, branches, ...).
+        """
+        places = self._places(self.alpha).to(by_copy.device)
+        return by_copy[torch.arange(len(places), device=places.device)[:, None], places]
 
     def _places(self, alpha: torch.Tensor) -> torch.Tensor:
         """Return where each coefficient stands among those that were computed, shape (batch, branches)."""
@@ -187,20 +208,31 @@ class Copies(SteeredLayers):
         text_decoder: The text decoder.
         gain: The factor on each column's attention logit, for each copy: alpha on image tokens, 1 elsewhere; shape
             (batch, copies, prompt tokens), fp32.
+        heads: Where the gain applies.
+        captured: See `PackedPass`.
     """
 
-    def __init__(self, text_decoder: TextDecoder, gain: torch.Tensor) -> None:
+    def __init__(
+        self, text_decoder: TextDecoder, gain: torch.Tensor, heads: Heads, captured: Captured | None = None
+    ) -> None:
         super().__init__(text_decoder)
+        self._heads = heads
+        self._captured = captured
         self._copies = gain.shape[1]
         self._gain = padded(gain, (0, self._copies), value=1.0)[:, None]
         self._masks = OncePerMask(self._mask)
 
     def attend(self, call: AttentionCall) -> torch.Tensor:
         """Attend with the model's own kernel in the prompt's rows, and by the formula in those of the copies."""
-        self.count(call)
-        query, gain = call.query[:, :, -self._copies :], self._gain.to(call.key.device)
-        copies = attend(query, call.key, call.value, self._masks(call), gain, **call.options)
-        return torch.cat([call.without_last(self._copies).run(), copies], 1)
+        gain = self._heads.of_layer(self.number(call), self._gain.to(call.key.device))
+        query, prompt = call.query[:, :, -self._copies :], call.without_last(self._copies)
+        weights = attention_weights(query, call.key, self._masks(call), gain, **call.options)
+        if self._captured is not None:
+            self._captured.add(call, prompt.last_weights())
+            before = call.key.shape[2] - 1 - self._copies
+            # A copy sees itself in the last prompt token's place, and no other column behind the prompt.
+            self._captured.add(call, torch.cat([weights[..., :before], weights[..., before:].sum(-1, True)], -1))
+        return torch.cat([prompt.run(), weighted_sum(weights, call.value)], 1)
 
     def _mask(self, call: AttentionCall) -> torch.Tensor:
         """Let each copy see what the last prompt token sees, but itself in that token's place."""

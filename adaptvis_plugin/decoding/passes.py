@@ -3,15 +3,35 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedModel
 
 from adaptvis_plugin.decoding.greedy import Greedy
 from adaptvis_plugin.decoding.inspection import TextDecoder
-from adaptvis_plugin.decoding.packing import PackedPass
 from adaptvis_plugin.decoding.recording import Recording, record
+
+
+class FirstPass(Protocol):
+    """What happens to the first pass of a `generate` call.
+
+    Attributes:
+        copies: The number of copies of the last prompt token in it.
+        branches: The number of rows that the call has for each prompt.
+    """
+
+    copies: int
+    branches: int
+
+    def prepare(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the inputs of the call."""
+
+    def inside(self) -> AbstractContextManager[None]:
+        """Return the block that the call is made in."""
+
+    def ended(self, recording: Recording, output: Any) -> None:
+        """Look at the pass when it has ended; may change its output."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +55,7 @@ def generate(
     inputs: dict[str, Any],
     greedy: Greedy,
     *,
-    packed: PackedPass | None = None,
+    first_pass: FirstPass | None = None,
     keep: Callable[[Recording], None] | None = None,
     first_token: str = "the first token",
 ) -> Generated:
@@ -46,7 +66,7 @@ def generate(
         text_decoder: Its text decoder.
         inputs: What the processor returned, with an attention mask.
         greedy: How to generate.
-        packed: The copies to put into the first pass.
+        first_pass: What happens to the first pass.
         keep: Called with the recording when the first pass has ended, while the cache holds the whole prompt.
         first_token: What to call the first token in an error.
 
@@ -59,15 +79,15 @@ def generate(
     def done(recording: Recording, output: Any) -> None:
         if keep is not None:
             keep(recording)
-        if packed is not None:
-            packed.ended(recording, output)
+        if first_pass is not None:
+            first_pass.ended(recording, output)
 
-    watched = text_decoder if packed is not None or keep is not None else None
-    copies = 0 if packed is None else packed.copies
+    watched = text_decoder if first_pass is not None or keep is not None else None
+    copies = 0 if first_pass is None else first_pass.copies
     inside: AbstractContextManager[None] = nullcontext()
     given = inputs
-    if packed is not None:
-        given, greedy, inside = packed.prepare(inputs), greedy.by_branch(packed.branches), packed.inside()
+    if first_pass is not None:
+        given, greedy, inside = first_pass.prepare(inputs), greedy.by_branch(first_pass.branches), first_pass.inside()
     try:
         with record(model, watched=watched, copies=copies, first_token=first_token, done=done) as first, inside:
             output = greedy.generate(model, given)

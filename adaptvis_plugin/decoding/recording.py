@@ -13,6 +13,7 @@ from transformers import Cache, PreTrainedModel
 from adaptvis_plugin.decoding.finite import refuse, unusable
 from adaptvis_plugin.decoding.first_pass import around_first_pass, in_this_thread
 from adaptvis_plugin.decoding.inspection import TextDecoder
+from adaptvis_plugin.decoding.rows import visible
 
 
 class Recording:
@@ -48,7 +49,7 @@ class Recording:
         """Whether no token but the last one, and no token but a copy of it, saw the last one."""
         last = -1 - self.copies
         return not self._unreadable and not any(
-            bool(_visible(mask[..., :last, last:]).any()) for mask in self._masks.values()
+            bool(visible(mask[..., :last, last:]).any()) for mask in self._masks.values()
         )
 
     @property
@@ -66,7 +67,7 @@ class Recording:
         if self.position_ids is None or self.position_ids.ndim != 2 or self._unreadable:
             return False
         return not any(
-            bool(_visible(mask).triu(1 + mask.shape[-1] - mask.shape[-2]).any()) for mask in self._masks.values()
+            bool(visible(mask).triu(1 + mask.shape[-1] - mask.shape[-2]).any()) for mask in self._masks.values()
         )
 
     def keep_mask(self, module: nn.Module, arguments: Any, options: dict[str, Any]) -> None:
@@ -147,11 +148,6 @@ def record(
         yield recording
     if later_unusable is not None:
         refuse(later_unusable, model.dtype, "a token after the first")
-
-
-def _visible(mask: torch.Tensor) -> torch.Tensor:
-    """Return which columns a boolean or additive mask lets through."""
-    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
 def _argument(name: str, module: nn.Module, arguments: Any, options: dict[str, Any]) -> Any:

@@ -17,32 +17,55 @@ def attend(
     value: torch.Tensor,
     mask: torch.Tensor | None,
     gain: torch.Tensor | None,
+    **options: Any,
+) -> torch.Tensor:
+    """Attend with a few queries, each with its own gains and mask.
+
+    Args:
+        query: See `attention_weights`.
+        key: See `attention_weights`.
+        value: See `weighted_sum`.
+        mask: See `attention_weights`.
+        gain: See `attention_weights`.
+        **options: See `attention_weights`.
+
+    Returns:
+        The attended values, shape (batch, rows, heads, value dim).
+    """
+    return weighted_sum(attention_weights(query, key, mask, gain, **options), value)
+
+
+def attention_weights(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    gain: torch.Tensor | None,
     *,
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> torch.Tensor:
-    """Attend with a few queries, each with its own gains and mask.
+    """Return the softmax weights of a few queries, each with its own gains and mask.
 
     They are computed in fp32, because in fp16 q.K^T overflows long before the scaled logits do where queries and keys
-    have large biases (as in Qwen2). A half-precision layer's keys and values are copied for it, one layer at a time.
-    Keys and values are not repeated for grouped-query attention, and there is no n x n matrix.
+    have large biases (as in Qwen2). A half-precision layer's keys are copied for it, one layer at a time. Keys are not
+    repeated for grouped-query attention, and there is no n x n matrix.
 
     Args:
         query: Shape (batch, heads, rows, head dim).
         key: Shape (batch, key/value heads, columns, head dim).
-        value: Shape (batch, key/value heads, columns, value dim).
         mask: Additive, broadcastable to (batch, heads, rows, columns), fp32. None if every column is visible.
-        gain: The factor on each column's logit: alpha on image tokens, 1 elsewhere; broadcastable to (batch, 1, rows,
-            columns), fp32. None if no row is steered.
+        gain: The factor on each column's logit: alpha on image tokens, 1 elsewhere; shape (batch, heads, rows,
+            columns), fp32. The second axis may be 1 for all heads, or shorter: the heads after it are not steered. None
+            if no row is steered.
         scaling: The factor on q.K^T. None means 1/sqrt(head dim).
         softcap: The bound of models that squash their logits. The gain applies to the squashed logits.
         s_aux: One logit per head that takes weight and gives no value (an attention sink), shape (heads,). It belongs
             to no column, so no gain applies to it.
 
     Returns:
-        The attended values, shape (batch, rows, heads, value dim).
+        Shape (batch, heads, rows, columns), fp32. What `s_aux` takes is missing in their sum.
     """
     batch, heads, rows, head_dim = query.shape
     groups, columns = key.shape[1:3]
@@ -53,16 +76,26 @@ def attend(
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     if gain is not None:
-        logits *= gain
+        steered = logits if gain.shape[1] == 1 else logits[:, : gain.shape[1]]
+        steered *= gain
     if mask is not None:
         logits += mask
     if s_aux is None:
-        weights = logits.softmax(-1)
-    else:
-        sink = s_aux.float().view(1, heads, 1, 1).expand(batch, heads, rows, 1)
-        weights = torch.cat([logits, sink], -1).softmax(-1)[..., :columns]
-    weights = weights.reshape(batch * groups, -1, columns)
-    attended = torch.bmm(weights, value.float().flatten(0, 1)).view(batch, heads, rows, value.shape[-1])
+        return logits.softmax(-1)
+    sink = s_aux.float().view(1, heads, 1, 1).expand(batch, heads, rows, 1)
+    return torch.cat([logits, sink], -1).softmax(-1)[..., :columns]
+
+
+def weighted_sum(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return the values under attention weights, shape (batch, rows, heads, value dim).
+
+    Args:
+        weights: Shape (batch, heads, rows, columns), fp32.
+        value: Shape (batch, key/value heads, columns, value dim). It is copied if it is in half precision.
+    """
+    batch, heads, rows, columns = weights.shape
+    grouped = weights.reshape(batch * value.shape[1], -1, columns)
+    attended = torch.bmm(grouped, value.float().flatten(0, 1)).view(batch, heads, rows, value.shape[-1])
     return attended.transpose(1, 2).to(value.dtype)
 
 
@@ -71,3 +104,8 @@ def additive(mask: torch.Tensor) -> torch.Tensor:
     if mask.dtype != torch.bool:
         return mask.float()
     return torch.zeros_like(mask, dtype=torch.float32).masked_fill_(~mask, -torch.inf)
+
+
+def visible(mask: torch.Tensor) -> torch.Tensor:
+    """Return which columns a boolean or additive mask lets through."""
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2

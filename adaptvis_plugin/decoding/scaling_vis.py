@@ -1,11 +1,11 @@
 """ScalingVis: one coefficient for every question."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from adaptvis_plugin.decoding.method import Method, check_alpha
+from adaptvis_plugin.decoding.method import PLACES, Method, check_alpha, check_place
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,18 @@ class ScalingVis(Method):
 
     Attributes:
         alpha: The coefficient. Below 1 smooths, above 1 sharpens, 1 leaves every row unsteered.
+        layers: The layers that are steered, as 14, `14-18+22` or a list. By default all of them, as in the paper.
+        heads: Single heads that are steered, as `L17H3+L17H5` or a list. By default all of them.
     """
 
     alpha: float
+    layers: Any = field(default=None, kw_only=True)
+    heads: Any = field(default=None, kw_only=True)
 
     @classmethod
     def check(cls, name: str, value: Any) -> None:
-        """Raise ValueError unless the value is a coefficient."""
-        check_alpha(name, value)
+        """Raise ValueError unless the value is a coefficient or, for layers and heads, names some."""
+        (check_place if name in PLACES else check_alpha)(name, value)
 
     def choose(self, confidence: torch.Tensor) -> torch.Tensor:
         """Return alpha for every row, shape (batch,)."""

@@ -9,8 +9,7 @@ from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 
 from adaptvis_plugin.decoding.greedy import Greedy
 from adaptvis_plugin.decoding.inspection import TextDecoder, ropes
-from adaptvis_plugin.decoding.packing import PackedPass
-from adaptvis_plugin.decoding.passes import Generated, generate
+from adaptvis_plugin.decoding.passes import FirstPass, Generated, generate
 from adaptvis_plugin.decoding.prefix.batch import SharedBatch
 from adaptvis_plugin.decoding.prefix.fingerprint import model_fingerprint
 from adaptvis_plugin.decoding.prefix.store import Prefix, PrefixStore, keeps_every_position
@@ -48,13 +47,13 @@ class SharedPrefixes:
         self._sums: set[float] = set()
         self._images_repeat = False
 
-    def generate(self, inputs: dict[str, Any], greedy: Greedy, packed: PackedPass | None = None) -> Generated:
+    def generate(self, inputs: dict[str, Any], greedy: Greedy, first_pass: FirstPass | None = None) -> Generated:
         """Call `generate` on a batch.
 
         Args:
             inputs: What the processor returned, with an attention mask.
             greedy: How to generate.
-            packed: The copies to put into the first pass.
+            first_pass: What happens to the first pass.
 
         Raises:
             InexactError: If the copies are not exact for this batch.
@@ -66,11 +65,11 @@ class SharedPrefixes:
             continued = self._continue_prefixes(batch, greedy)
             if continued is not None:
                 inputs, reused = continued
-                return replace(self._run(inputs, greedy, packed=packed), prefixes_reused=reused)
+                return replace(self._run(inputs, greedy, first_pass=first_pass), prefixes_reused=reused)
         if self._exact is False:  # as it turned out just now, or earlier
             batch = None
         keep = None if batch is None else partial(self._keep_prefixes, batch)
-        return self._run(inputs, greedy, packed=packed, keep=keep)
+        return self._run(inputs, greedy, first_pass=first_pass, keep=keep)
 
     def forget(self) -> None:
         """Drop the cached prefixes."""

@@ -1,0 +1,43 @@
+"""AddedConstant: the paper's control, more attention to the image and nothing else."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from adaptvis_plugin.decoding.method import Method, check_finite
+
+
+@dataclass(frozen=True)
+class AddedConstant(Method):
+    """Add one constant to the attention logits on the image, in every row of the prompt.
+
+    Chen et al., "Why Is Spatial Reasoning Hard for VLMs?", ICML 2025 (arXiv 2503.01773), section 3, where it does not
+    help: it gives the image more attention everywhere, and leaves its distribution over the image as it is. Every
+    hidden state of the prompt depends on the constant, so it takes a complete pass of its own.
+
+    Attributes:
+        constant: What is added, in logits. Each image token then gets exp(constant) times the attention that it had, in
+            relation to any text token. 0 leaves the model as it is.
+    """
+
+    constant: float
+
+    @classmethod
+    def check(cls, name: str, value: Any) -> None:
+        """Raise ValueError unless the value is a finite number."""
+        check_finite(name, value)
+
+    def choose(self, confidence: torch.Tensor) -> torch.Tensor:
+        """Return ones, shape (batch,)."""
+        return torch.ones_like(confidence)
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """One."""
+        return (1.0,)
+
+    @property
+    def added(self) -> float:
+        """The constant."""
+        return self.constant
