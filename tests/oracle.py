@@ -1,8 +1,9 @@
 """The slow, obvious computation that the decoder is compared with.
 
 Two complete passes over the whole prompt, eager attention with the full score matrix, the last row times alpha
-before the mask, in every layer and head; then greedy decoding, one token at a time, unsteered. There is no cache: every
-token is another complete pass over everything so far, in which the same single row is steered. No code is shared with
+before the mask, in every layer and head or in some, or with a constant added in all rows; then greedy decoding, one
+token at a time, unsteered. There is no cache: every token is another complete pass over everything so far, in which the
+same single row is steered. No code is shared with
 the package.
 """
 
@@ -16,6 +17,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import eager_mask
 
 _gain: torch.Tensor | None = None  # (batch, prompt tokens)
+_added: torch.Tensor | float = 0.0  # (batch, prompt tokens)
+_steered: Sequence[tuple[int, int]] | None = None  # layers and heads
+_weights: list[torch.Tensor] = []  # of the last prompt row, in each layer: (batch, heads, prompt tokens)
 
 
 def _eager(
@@ -37,12 +41,17 @@ def _eager(
         scores = softcap * torch.tanh(scores / softcap)
     if _gain is not None:
         prompt = _gain.shape[1]
-        scores[:, :, prompt - 1, :prompt] *= _gain[:, None]
+        for head in range(scores.shape[1]):
+            if _steered is None or (module.layer_idx, head) in _steered:
+                scores[:, head, prompt - 1, :prompt] *= _gain
+                scores[:, head, :prompt, :prompt] += _added[:, None] if isinstance(_added, torch.Tensor) else _added
     if attention_mask is not None:
         scores = scores + attention_mask[..., : scores.shape[-1]]
     if s_aux is not None:  # a sink takes weight and gives no value
         scores = torch.cat([scores, s_aux.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)], -1)
     weights = scores.float().softmax(-1).to(query.dtype)[..., : key.shape[-2]]
+    if _gain is not None and scores.shape[-2] == _gain.shape[1]:
+        _weights.append(weights[:, :, -1])
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
@@ -55,6 +64,7 @@ class OracleResult:
     first_logits: torch.Tensor
     confidence: torch.Tensor
     sequences: torch.Tensor
+    weights: torch.Tensor  # of the last prompt row under alpha; (batch, layers, heads, prompt tokens)
 
 
 def _extended(inputs: dict[str, torch.Tensor], new: list[torch.Tensor], answer_type: int) -> dict[str, torch.Tensor]:
@@ -81,6 +91,8 @@ def complete_pass(
     own_positions: bool = False,
     answer_type: int = 0,
     forbidden: Sequence[int] = (),
+    added: float = 0.0,
+    steered: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Generate once with `alpha` per row; return (first logits, new tokens).
 
@@ -88,12 +100,16 @@ def complete_pass(
         own_positions: Whether the family derives positions from its images. None are then given.
         answer_type: The value of `token_type_ids` for a generated token.
         forbidden: Tokens that are never generated.
+        added: What is added to the logits on image tokens in all rows of the prompt.
+        steered: The only heads to which all that applies, each as its layer and its number; all by default.
     """
-    global _gain
+    global _gain, _added, _steered
     own = model.config.get_text_config(decoder=True)._attn_implementation
     model.set_attn_implementation({"text_config": "oracle"})
     try:
         _gain = torch.where(inputs["input_ids"] == image_token_id, alpha[:, None], 1.0)
+        _added, _steered = (inputs["input_ids"] == image_token_id) * added, steered
+        _weights.clear()
         eos = model.generation_config.eos_token_id
         pad = model.generation_config.pad_token_id
         first, done = None, torch.zeros(len(alpha), dtype=torch.bool)
@@ -112,7 +128,7 @@ def complete_pass(
         assert first is not None
         return first, torch.stack(new, 1)
     finally:
-        _gain = None
+        _gain, _added, _steered = None, 0.0, None
         model.set_attn_implementation({"text_config": own})
 
 
@@ -125,6 +141,7 @@ def scaling_vis(
     **options: Any,
 ) -> OracleResult:
     """Follow the authors' procedure: an unsteered pass for the confidence, then a complete steered one."""
-    unsteered, _ = complete_pass(model, inputs, image_token_id, torch.ones_like(alpha), 1, **options)
+    plain = {name: value for name, value in options.items() if name not in ("added", "steered")}
+    unsteered, _ = complete_pass(model, inputs, image_token_id, torch.ones_like(alpha), 1, **plain)
     first, sequences = complete_pass(model, inputs, image_token_id, alpha, tokens, **options)
-    return OracleResult(first, unsteered.softmax(-1).amax(-1), sequences)
+    return OracleResult(first, unsteered.softmax(-1).amax(-1), sequences, torch.stack(_weights, 1))
