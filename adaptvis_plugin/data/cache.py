@@ -5,7 +5,7 @@ A table is one Arrow file with the pictures in it. It is read by memory map, so 
 | column | type | |
 |---|---|---|
 | id | int | row number in the source's order |
-| image | `datasets.Image` | the bytes of the source's file, not re-encoded |
+| image | `datasets.Image` | the bytes of the source's file, not re-encoded; as `path` its name, which is no path here |
 | image_id | str | a hash of the picture, equal for rows with the same picture |
 | question | str | the bare question, as a chat model is asked |
 | prompt | str | the paper's whole prompt, with ``<image>`` |
@@ -183,7 +183,12 @@ def check_image(data: bytes, name: str) -> None:
 
 
 def _encoded(features: datasets.Features, row: Mapping[str, Any]) -> dict[str, Any]:
-    example: dict[str, Any] = features.encode_example({**row, "image_id": ""})
+    image = row["image"]
+    given, name = image, None
+    if isinstance(image, Mapping):  # `datasets` would drop the bytes if a file of the name happened to be here
+        given, name = {**image, "path": None}, image.get("path")
+    example: dict[str, Any] = features.encode_example({**row, "image": given, "image_id": ""})
+    example["image"]["path"] = name
     example["image_id"] = hashlib.blake2b(example["image"]["bytes"], digest_size=8).hexdigest()
     return example
 

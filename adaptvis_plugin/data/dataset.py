@@ -23,7 +23,7 @@ class Picture(NamedTuple):
     """A picture in a file. It is read only when its row is written, so that the pictures need not fit into memory.
 
     Attributes:
-        name: The picture's name in messages.
+        name: The picture's name in messages and in the table: that of its file, if the source has it.
         read: Function that returns the bytes of the file.
     """
 

@@ -217,7 +217,7 @@ def _complete(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
         if isinstance(image, Picture):
             data = image.read()
             cache.check_image(data, f"{image.name} (row {number})")
-            image = {"bytes": data, "path": None}
+            image = {"bytes": data, "path": image.name}
         yield {**row, "id": number, "image": image, "split": "val" if number in validation else "test"}
 
 

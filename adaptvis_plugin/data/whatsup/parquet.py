@@ -26,6 +26,7 @@ def read_parquet(paths: Iterable[Path]) -> list[Entry]:
         # the rows are read in order, so the pictures of one row group at a time are enough
         images = lru_cache(maxsize=1)(partial(_column, path, IMAGE))
         for group in range(_open(path).num_row_groups):
+            names = _file_names(path, group)
             for number, captions in enumerate(_column(path, CAPTIONS, group).to_pylist()):
                 name = f"{path}, row {len(entries)}"
                 try:
@@ -33,7 +34,7 @@ def read_parquet(paths: Iterable[Path]) -> list[Entry]:
                 except ValueError as error:
                     raise DataError(f"{name}: {error}. Get the file again.") from error
                 read = partial(_image, images, group, number, name)
-                entries.append(Entry(checked, Picture(f"{path.name} row {len(entries)}", read)))
+                entries.append(Entry(checked, Picture(names[number] or f"{path.name} row {len(entries)}", read)))
     return entries
 
 
@@ -77,10 +78,23 @@ def _image(images: Callable[[int], Any], group: int, number: int, name: str) -> 
     return bytes(data)
 
 
+def _file_names(path: Path, group: int) -> list[str | None]:
+    """Return the name of each picture's file, without reading the pictures; None where the Hub's file has none."""
+    file = _open(path)
+    columns = [file.schema.column(number).path for number in range(len(file.schema))]
+    wanted = next((name for name in columns if name.startswith(f"{IMAGE}.") and name.endswith(".path")), None)
+    if wanted is None:
+        return [None] * int(file.metadata.row_group(group).num_rows)
+    values = _column(path, wanted, group).to_pylist()
+    firsts = [next(iter(value), None) if isinstance(value, list) else value for value in values]
+    return [value and value["path"] for value in firsts]
+
+
 def _column(path: Path, name: str, group: int) -> Any:
+    """Read a column, or a part of one: then `name` is its path in the file."""
     import pyarrow as pa
 
     try:
-        return _open(path).read_row_group(group, columns=[name])[name]
+        return _open(path).read_row_group(group, columns=[name])[name.split(".")[0]]
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is damaged ({error}). Get it again.") from error
