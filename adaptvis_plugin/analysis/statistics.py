@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from warnings import catch_warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -73,22 +74,73 @@ def estimate(
     """
     groups = len(sums)
     point = float(value(sums.sum(0)))
+    if groups > 1 and (sums == sums[0]).all():  # every resample is the same
+        return Estimate(point, Interval(point, point), 0.0)
+    # How often each group was drawn, times its sums: much faster than to gather every column of every draw.
+    return _drawn(point, groups, lambda counts: value(counts @ sums), resamples)
+
+
+def auroc(
+    scores: Sequence[float] | NDArray[np.float64],
+    positive: Sequence[Any] | NDArray[np.bool_],
+    groups: Sequence[Any] | NDArray[Any],
+    resamples: int = RESAMPLES,
+) -> Estimate | None:
+    """Return how well scores separate positive rows from negative ones: the area under the ROC curve.
+
+    It is the probability that a positive row has a higher score than a negative one, where a tie counts as half.
+    scikit-learn has no form of it for many resamples at once.
+
+    Args:
+        scores: Each row's score.
+        positive: Whether the row is positive.
+        groups: For each row its group; whole groups are drawn.
+        resamples: How many times the groups are drawn.
+
+    Returns:
+        The area with its percentile bootstrap interval; NaN for the interval's ends if the positive or the negative
+        rows are so few that a resample may lack them. None without positive or without negative rows.
+    """
+    order = np.argsort(scores, kind="stable")
+    is_positive = np.asarray(positive, bool)[order]
+    if is_positive.all() or not is_positive.any():
+        return None
+    names, place = np.unique(np.asarray(groups)[order], return_inverse=True)
+    starts = np.unique(np.asarray(scores)[order], return_index=True)[1]
+
+    def area(counts: NDArray[Any]) -> NDArray[np.float64]:
+        weights = counts[..., place]
+        above, below = (np.add.reduceat(weights * kind, starts, axis=-1) for kind in (is_positive, ~is_positive))
+        beaten = (above * (below.cumsum(-1) - below / 2)).sum(-1)
+        pairs = above.sum(-1) * below.sum(-1)
+        return np.divide(beaten, pairs, out=np.full(np.shape(beaten), np.nan), where=pairs > 0)
+
+    return _drawn(float(area(np.ones(len(names)))), len(names), area, resamples)
+
+
+def _drawn(point: float, groups: int, value: Callable[[NDArray[Any]], NDArray[np.float64]], resamples: int) -> Estimate:
+    """Return a figure with its percentile bootstrap interval and standard error.
+
+    Args:
+        point: The figure.
+        groups: How many groups there are to draw.
+        value: Maps how often each group was drawn, shape (draws, groups), to figures of shape (draws,).
+        resamples: How many times they are drawn.
+    """
     if groups < 2:
         return Estimate(point, Interval(np.nan, np.nan), np.nan)
-    if (sums == sums[0]).all():  # every resample is the same, and scipy would warn
-        return Estimate(point, Interval(point, point), 0.0)
 
     def statistic(drawn: NDArray[np.intp], axis: int) -> NDArray[np.float64]:
-        # How often each group was drawn, times its sums: much faster than to gather every column of every draw.
         draws = drawn.reshape(-1, groups)
         places = draws + groups * np.arange(len(draws))[:, None]
         counts = np.bincount(places.ravel(), minlength=draws.size).reshape(draws.shape)
-        return value((counts @ sums).reshape(*drawn.shape[:-1], sums.shape[1]))
+        return value(counts).reshape(drawn.shape[:-1])
 
-    found = bootstrap(
-        (np.arange(groups),), statistic, vectorized=True, n_resamples=resamples, batch=200,
-        confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(SEED),
-    )  # fmt: skip
+    with catch_warnings(action="ignore", category=DegenerateDataWarning):  # a draw without a value: the ends are NaN
+        found = bootstrap(
+            (np.arange(groups),), statistic, vectorized=True, n_resamples=resamples, batch=200,
+            confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(SEED),
+        )  # fmt: skip
     low, high = found.confidence_interval
     return Estimate(point, Interval(float(low), float(high)), float(found.standard_error))
 

@@ -41,8 +41,13 @@ def write(parts: Sequence[SectionFigures], notes: Sequence[str], folder: Path, i
 
 
 def stem(part: SectionFigures, place: int) -> str:
-    """Return a name for a task's files; a task may be called anything."""
-    return f"{place + 1}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', part.section.task).strip('._') or 'task'}"
+    """Return a name for a task's files."""
+    return numbered(part.section.task, place)
+
+
+def numbered(task: str, place: int) -> str:
+    """Return what a task's files begin with; a task may be called anything."""
+    return f"{place + 1}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', task).strip('._') or 'task'}"
 
 
 def as_json(parts: Sequence[SectionFigures], notes: Sequence[str]) -> dict[str, Any]:

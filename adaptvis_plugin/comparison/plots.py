@@ -63,11 +63,16 @@ def save(part: SectionFigures, folder: Path, stem: str) -> list[Path]:
     written = []
     for name, _, figure in draw(part):
         path = folder / f"{stem}-{name}.png"
-        figure.savefig(path, dpi=150, facecolor="white")
-        with mpl.rc_context(STYLE):
-            figure.savefig(path.with_suffix(".svg"), facecolor="white", metadata={"Date": None})
+        save_figure(figure, path)
         written.append(path)
     return written
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture as the PNG of that name, and as SVG beside it."""
+    figure.savefig(path, dpi=150, facecolor="white")
+    with mpl.rc_context(STYLE):
+        figure.savefig(path.with_suffix(".svg"), facecolor="white", metadata={"Date": None})
 
 
 def inline_svg(figure: Figure, name: str) -> str:
