@@ -37,6 +37,12 @@ FORMAT: Literal[1] = 1
 PLAIN = alpha_key(1.0)
 """The condition of the unsteered model, always the first."""
 
+
+def constant_name(constant: float) -> str:
+    """Return the name of the condition in which a constant is added to the logits on the image in all rows."""
+    return f"constant {alpha_key(constant)}"
+
+
 _TYPES = {"weights": "float16", "ids": "int32", "image": "bool", "picture": "int32", "box": "float32"}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +10,6 @@ from adaptvis_plugin.comparison.checks import Section
 from adaptvis_plugin.comparison.sources.facts import table_rows
 
 SIDE = 240
-QUALITY = 78
 
 
 class Pictures:
@@ -42,10 +40,6 @@ class Pictures:
 
 
 def _data_address(image: Any) -> str:
-    from adaptvis_plugin.images import to_rgb
+    from adaptvis_plugin.images import thumbnail
 
-    small = to_rgb(image)
-    small.thumbnail((SIDE, SIDE))
-    sink = io.BytesIO()
-    small.save(sink, format="JPEG", quality=QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(thumbnail(image, SIDE)).decode()}"

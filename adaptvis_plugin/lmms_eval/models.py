@@ -129,7 +129,7 @@ class SteeredModel(lmms):
                     add_rows(
                         traces,
                         (
-                            (request, _row(traces[request.task_name], request, prompt, answer))
+                            (request, answer_row(traces[request.task_name], request, prompt, answer))
                             for request, prompt, answer in zip(asked, prompts, answers, strict=True)
                         ),
                     )
@@ -228,7 +228,8 @@ class SteeredModel(lmms):
         raise ValueError(f"{self.method} answers single questions; tasks of several rounds are not supported")
 
 
-def _row(trace: TaskTrace[Any], request: Instance, prompt: Prompt, answer: Answer) -> Row:
+def answer_row(trace: TaskTrace[Any], request: Instance, prompt: Prompt, answer: Answer) -> Row:
+    """Return the row of a request that was answered in one way."""
     return trace.row(
         request,
         prompt,

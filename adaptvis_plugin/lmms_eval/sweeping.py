@@ -39,11 +39,15 @@ class SweepOptions:
         folder: The folder of the traces; that of a task is `<task>.jsonl`.
         alphas: The coefficients, 1 first.
         offered: The options of rows that offer none themselves; empty if there are none.
+        layers: Where the coefficients apply; see `ScalingVis`.
+        heads: Where the coefficients apply; see `ScalingVis`.
     """
 
     folder: Path
     alphas: tuple[float, ...]
     offered: tuple[str, ...] = ()
+    layers: Any = None
+    heads: Any = None
 
 
 class SweepModel(SteeredModel):
@@ -69,7 +73,7 @@ class SweepModel(SteeredModel):
         todo = [
             place
             for place, request in enumerate(requests)
-            if not is_padding(request) and traces[request.task_name].answered(request) is None
+            if not is_padding(request) and not self.done(request, traces[request.task_name])
         ]
         with self.progress("sweep", len(requests), len(todo)) as progress:
             for batch, prompts, encoded in self.encoded(requests, plans, todo):
@@ -77,6 +81,10 @@ class SweepModel(SteeredModel):
                 progress.update(len(batch))
         self.accelerator.wait_for_everyone()
         raise Done([trace.path for trace in traces.values()])
+
+    def done(self, request: Instance, trace: TaskTrace[bool]) -> bool:
+        """Return whether all is written that is wanted of a request."""
+        return trace.answered(request) is not None
 
     def record(
         self,
@@ -87,7 +95,16 @@ class SweepModel(SteeredModel):
         traces: Mapping[str, TaskTrace[bool]],
     ) -> None:
         """Answer a batch, score the answers, and write the rows."""
-        swept = self.runner.sweep(prompts, self.options.alphas, encoded, **plan[1])
+        self.write(requests, prompts, self.runner.sweep(prompts, self.options.alphas, encoded, **plan[1]), traces)
+
+    def write(
+        self,
+        requests: Sequence[Instance],
+        prompts: Sequence[Prompt],
+        swept: Sequence[Swept],
+        traces: Mapping[str, TaskTrace[bool]],
+    ) -> None:
+        """Score the answers of a batch, and write its rows."""
         add_rows(
             traces,
             (
@@ -134,6 +151,7 @@ def sweep(
     limit: int | None = None,
     include_path: str | None = None,
     gen_kwargs: str = "",
+    kind: type[SweepModel] = SweepModel,
 ) -> tuple[Sequence[Path], bool]:
     """Sweep tasks of lmms-eval.
 
@@ -145,6 +163,7 @@ def sweep(
         limit: Only so many rows of each task.
         include_path: A folder with task files of one's own.
         gen_kwargs: Options of the decoding in place of the tasks', as NAME=VALUE,NAME=VALUE.
+        kind: The model that writes the rows.
 
     Returns:
         The traces, and whether this process is the one that reports.
@@ -155,7 +174,7 @@ def sweep(
     """
     manager = TaskManager(include_path=include_path, model_name=PLAIN)
     names = check_tasks(manager, tasks, gen_kwargs)
-    model: Any = SweepModel.create_from_arg_string(model_args, {"batch_size": batch_size})
+    model: Any = kind.create_from_arg_string(model_args, {"batch_size": batch_size})
     model.options = options
     return sweep_with(model, manager, names, limit, gen_kwargs), model.rank == 0
 

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from numpy.typing import NDArray
 from PIL import Image
 from transformers import BatchFeature, StoppingCriteriaList
 
 from adaptvis_plugin.data.questions import paper_prompt
-from adaptvis_plugin.decoding import Calibrated, Decoded, Decoder, Method, NonFiniteLogitsError
+from adaptvis_plugin.decoding import AddedConstant, Calibrated, Decoded, Decoder, Method, NonFiniteLogitsError
 from adaptvis_plugin.images import to_rgb
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.first_token import OptionTokens, entropy, top_tokens
@@ -72,6 +74,26 @@ class Swept:
     entropy: float
     top: Sequence[tuple[int, str, float]]
     options: Mapping[float, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Attended:
+    """A row's answers, and where its last prompt token attends to.
+
+    Attributes:
+        swept: The answers under the coefficients.
+        controls: The answer under each constant; see `AddedConstant`.
+        weights: The attention weights under each coefficient, then under each constant; fp16, shape (conditions,
+            layers, heads, columns). The columns are the prompt's own tokens, without padding.
+        ids: The prompt's tokens, shape (columns,).
+        image: Which of them hold the image, shape (columns,).
+    """
+
+    swept: Swept
+    controls: Mapping[float, Answer]
+    weights: NDArray[np.float16]
+    ids: NDArray[np.int32]
+    image: NDArray[np.bool_]
 
 
 class Runner:
@@ -168,6 +190,32 @@ class Runner:
         """
         return self._in_parts(prompts, encoded, lambda part, inputs: self._sweep(part, inputs, alphas, **generation))
 
+    def attend(
+        self,
+        prompts: Sequence[Prompt],
+        alphas: Sequence[float],
+        constants: Sequence[float],
+        encoded: BatchFeature | None = None,
+        **options: Any,
+    ) -> list[Attended]:
+        """Decode a batch as `sweep` does, and under constants, and capture the last prompt token's attention.
+
+        Args:
+            prompts: The batch.
+            alphas: The coefficients; 1.0 is always added.
+            constants: What is added to the logits on the image, one after the other; see `AddedConstant`.
+            encoded: See `answer`.
+            **options: See `sweep`; `layers` and `heads` say where the coefficients apply.
+
+        Raises:
+            ValueError: See `sweep`.
+            NonFiniteLogitsError: See `answer`.
+            RuntimeError: See `answer`.
+        """
+        return self._in_parts(
+            prompts, encoded, lambda part, inputs: self._attend(part, inputs, alphas, constants, **options)
+        )
+
     def _in_parts(
         self,
         prompts: Sequence[Prompt],
@@ -212,7 +260,45 @@ class Runner:
     ) -> list[Swept]:
         inputs = encoded.to(self.model.device, dtype=self.model.dtype)
         stop = self._stop(stop_strings)
-        outs = self.decoder.sweep(inputs, alphas, **_stopping(stop), **generation)
+        return self._swept(prompts, self.decoder.sweep(inputs, alphas, **_stopping(stop), **generation), inputs, stop)
+
+    def _attend(
+        self,
+        prompts: Sequence[Prompt],
+        encoded: BatchFeature,
+        alphas: Sequence[float],
+        constants: Sequence[float],
+        *,
+        stop_strings: Sequence[str] = (),
+        layers: Any = None,
+        heads: Any = None,
+        **generation: Any,
+    ) -> list[Attended]:
+        inputs = encoded.to(self.model.device, dtype=self.model.dtype)
+        stop = self._stop(stop_strings)
+        options = {**_stopping(stop), **generation, "capture": True}
+        outs = self.decoder.sweep(inputs, alphas, layers=layers, heads=heads, **options)
+        under = {value: self.decoder.generate(inputs, AddedConstant(value), **options) for value in constants}
+        controls = {value: self._answers(out, inputs, stop) for value, out in under.items()}
+        weights = [out.attention for out in (*outs.values(), *under.values()) if out.attention is not None]
+        found = []
+        for row, swept in enumerate(self._swept(prompts, outs, inputs, stop)):
+            own = inputs["attention_mask"][row].bool()
+            ids = inputs["input_ids"][row, own]
+            found.append(
+                Attended(
+                    swept,
+                    {value: answers[row] for value, answers in controls.items()},
+                    torch.stack([of_rows[row][..., own] for of_rows in weights]).cpu().numpy(),
+                    ids.int().cpu().numpy(),
+                    (ids == self.decoder.image_token_id).cpu().numpy(),
+                )
+            )
+        return found
+
+    def _swept(
+        self, prompts: Sequence[Prompt], outs: Mapping[float, Decoded], inputs: BatchFeature, stop: StopStrings | None
+    ) -> list[Swept]:
         plain = outs[1.0].first_logits
         offered = [prompt.options for prompt in prompts]
         answers = {alpha: self._answers(out, inputs, stop) for alpha, out in outs.items()}

@@ -73,7 +73,7 @@ def familiarity(trace: Trace, setting: Setting | None = None) -> Familiarity:
     alphas = _recorded(trace)
     low, high = _smoothed(alphas, setting), _sharpened(alphas, setting)
     wanted = {1.0, low, high, *((setting.alpha_low, setting.alpha_high) if setting else ())}
-    metric, worth = _judged(trace, [alpha for alpha in alphas if alpha in wanted])
+    metric, worth = judged(trace, [alpha for alpha in alphas if alpha in wanted])
     known = ~np.isnan(np.stack(list(worth.values()))).any(0)
     used = [row for row, one in zip(trace.rows, known, strict=True) if one]
     if not used:
@@ -140,7 +140,7 @@ def _sharpened(alphas: tuple[float, ...], setting: Setting | None) -> float | No
     return (given or sorted(above, reverse=True) or [None])[0]
 
 
-def _judged(trace: Trace, alphas: list[float]) -> tuple[Metric, dict[float, NDArray[np.float64]]]:
+def judged(trace: Trace, alphas: list[float]) -> tuple[Metric, dict[float, NDArray[np.float64]]]:
     """Return the metric and what it says of each row's answer under each coefficient, NaN where it says nothing.
 
     Of a task's own metrics it is the first that says right or wrong, else the first.

@@ -1,0 +1,155 @@
+"""A sweep that captures where the last prompt token attends to, and runs the control beside it."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmms_eval.api.instance import Instance
+from transformers import BatchFeature
+
+from adaptvis_plugin.attention.columns import ColumnMapper
+from adaptvis_plugin.attention.form import Header, constant_name
+from adaptvis_plugin.attention.record import Places, Record, UnmappedError
+from adaptvis_plugin.attention.store import AttentionStore
+from adaptvis_plugin.images import thumbnail
+from adaptvis_plugin.lmms_eval.models import Plan, answer_row
+from adaptvis_plugin.lmms_eval.recording import TaskTrace, add_rows, is_padding
+from adaptvis_plugin.lmms_eval.sweeping import SweepModel, SweepOptions
+from adaptvis_plugin.models.runner import Attended, Prompt
+from adaptvis_plugin.traces.schema import alpha_key
+
+log = logging.getLogger(__name__)
+
+CONTROL = "constant"
+"""The method of the control's runs."""
+
+FOLDER = "attention"
+"""The folder of the captured attention, beside the traces; it has a folder for each task."""
+
+SIDE = 640
+"""The longest side of the pictures that are kept beside the attention, in pixels: enough for an object detector."""
+
+
+@dataclass(frozen=True)
+class AttentionOptions(SweepOptions):
+    """What is captured, and where it is written.
+
+    Attributes:
+        constants: The constants of the control.
+    """
+
+    constants: tuple[float, ...] = ()
+
+
+class AttentionModel(SweepModel):
+    """A Hugging Face vision-language model whose attention is captured, and whose answers are written to traces."""
+
+    options: AttentionOptions
+
+    def done(self, request: Instance, trace: TaskTrace[bool]) -> bool:
+        """Return whether all is written that is wanted of a request."""
+        answered = [one.answered(request) for one in (trace, *self._controls[request.task_name].values())]
+        return request.doc_id in self._captured[request.task_name] and None not in answered
+
+    def record(
+        self,
+        requests: Sequence[Instance],
+        prompts: Sequence[Prompt],
+        encoded: BatchFeature,
+        plan: Plan,
+        traces: Mapping[str, TaskTrace[bool]],
+    ) -> None:
+        """Answer a batch and capture its attention, and write both; the rows of the sweep last."""
+        options = self.options
+        found = self.runner.attend(
+            prompts, options.alphas, options.constants, encoded, layers=options.layers, heads=options.heads, **plan[1]
+        )
+        by_task: dict[str, list[Record]] = {}
+        for request, prompt, one in zip(requests, prompts, found, strict=True):
+            if not is_padding(request):
+                by_task.setdefault(request.task_name, []).append(self._record(request, prompt, one))
+        for task, records in by_task.items():
+            self._stores[task].add(records)
+        for constant in options.constants:
+            controls = {task: own[constant] for task, own in self._controls.items()}
+            add_rows(
+                controls,
+                (
+                    (request, answer_row(controls[request.task_name], request, prompt, one.controls[constant]))
+                    for request, prompt, one in zip(requests, prompts, found, strict=True)
+                ),
+            )
+        self.write(requests, prompts, [one.swept for one in found], traces)
+
+    def _record(self, request: Instance, prompt: Prompt, found: Attended) -> Record:
+        return Record(
+            doc_id=request.doc_id,
+            weights=found.weights,
+            ids=found.ids,
+            image=found.image,
+            places=self._places(prompt, int(found.image.sum())),
+            sizes=tuple(image.size for image in prompt.images),
+            thumbnails=tuple(thumbnail(image, SIDE) for image in prompt.images),
+        )
+
+    def _places(self, prompt: Prompt, columns: int) -> Places | None:
+        try:
+            places = self._mapper.places(prompt.images)
+            if len(places.picture) != columns:
+                raise UnmappedError(f"{len(places.picture)} columns were found, and the prompt has {columns}")
+            return places
+        except UnmappedError as error:
+            if not self._told_of_columns:
+                self._told_of_columns = True
+                log.warning(
+                    "%s: the attention cannot be laid over the picture: %s. All that needs no picture is still found.",
+                    prompt.name,
+                    error,
+                )
+            return None
+
+    def _open(self, requests: Sequence[Instance], plans: Sequence[Plan]) -> dict[str, TaskTrace[bool]]:
+        """Open the traces of the sweep and of the control, and the folders of the attention."""
+        traces = super()._open(requests, plans)
+        self._mapper = ColumnMapper(self.runner.model, self.runner.processor)
+        self._told_of_columns = False
+        self._stores = {name: AttentionStore(self.options.folder / FOLDER / name) for name in traces}
+        self._captured = {name: self._stores[name].resume(self._header(trace)) for name, trace in traces.items()}
+        self._controls = {name: dict(self._control_traces(trace)) for name, trace in traces.items()}
+        return traces
+
+    def _control_traces(self, trace: TaskTrace[bool]) -> list[tuple[float, TaskTrace[bool]]]:
+        found = []
+        for constant in self.options.constants:
+            changed: dict[str, Any] = {"method": CONTROL, "settings": {"constant": constant}, "alphas": ()}
+            header = trace.header.model_copy(update=changed)
+            path = control_path(self.options.folder, trace.task.name, constant)
+            found.append((constant, TaskTrace(path, trace.task, header, lambda row: True)))
+        return found
+
+    def _header(self, trace: TaskTrace[bool]) -> Header:
+        own = trace.header
+        conditions = [alpha_key(alpha) for alpha in own.alphas] + [constant_name(c) for c in self.options.constants]
+        decoder = self.runner.decoder
+        return Header(
+            task=own.task,
+            rows=own.rows,
+            data=own.data,
+            model=own.model,
+            revision=own.revision,
+            dtype=own.dtype,
+            prompt=own.prompt,
+            conditions=tuple(conditions),
+            layers=decoder.layers,
+            heads=decoder.heads,
+            settings=own.settings,
+            code=own.code,
+            packages=own.packages,
+        )
+
+
+def control_path(folder: Path, task: str, constant: float) -> Path:
+    """Return the trace of the control beside that of the sweep."""
+    return folder / f"{CONTROL}_{alpha_key(constant)}_{task}.jsonl"
