@@ -4,7 +4,7 @@ from importlib import import_module
 
 import typer
 
-COMMANDS = ("demo", "inspect", "sweep", "tune", "compare", "leaderboard", "tasks", "data", "vlmeval")
+COMMANDS = ("demo", "inspect", "sweep", "tune", "compare", "leaderboard", "attention", "tasks", "data", "vlmeval")
 """The modules, in the order of the help."""
 
 app = typer.Typer(no_args_is_help=True)

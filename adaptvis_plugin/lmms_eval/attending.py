@@ -1,32 +1,32 @@
 """A sweep that captures where the last prompt token attends to, and runs the control beside it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmms_eval.api.instance import Instance
+from lmms_eval.tasks import TaskManager
+from lmms_eval.utils import simple_parse_args_string
 from transformers import BatchFeature
 
 from adaptvis_plugin.attention.columns import ColumnMapper
 from adaptvis_plugin.attention.form import Header, constant_name
+from adaptvis_plugin.attention.plan import CONTROL, AttentionPlan, control_path, store_path
 from adaptvis_plugin.attention.record import Places, Record, UnmappedError
 from adaptvis_plugin.attention.store import AttentionStore
 from adaptvis_plugin.images import thumbnail
 from adaptvis_plugin.lmms_eval.models import Plan, answer_row
 from adaptvis_plugin.lmms_eval.recording import TaskTrace, add_rows, is_padding
-from adaptvis_plugin.lmms_eval.sweeping import SweepModel, SweepOptions
+from adaptvis_plugin.lmms_eval.requests import check_model_args, given_value
+from adaptvis_plugin.lmms_eval.sweeping import PLAIN, SweepModel, SweepOptions, check_tasks, leaves, sweep_with
+from adaptvis_plugin.models.arguments import ModelArguments
+from adaptvis_plugin.models.presets import Preset
 from adaptvis_plugin.models.runner import Attended, Prompt
 from adaptvis_plugin.traces.schema import alpha_key
 
 log = logging.getLogger(__name__)
-
-CONTROL = "constant"
-"""The method of the control's runs."""
-
-FOLDER = "attention"
-"""The folder of the captured attention, beside the traces; it has a folder for each task."""
 
 SIDE = 640
 """The longest side of the pictures that are kept beside the attention, in pixels: enough for an object detector."""
@@ -41,6 +41,51 @@ class AttentionOptions(SweepOptions):
     """
 
     constants: tuple[float, ...] = ()
+
+
+def capture(
+    model_args: str,
+    tasks: Sequence[str],
+    folder: Path,
+    plan: Callable[[Preset | None, Sequence[str]], AttentionPlan],
+    *,
+    batch_size: int = 1,
+    limit: int | None = None,
+    include_path: str | None = None,
+    gen_kwargs: str = "",
+) -> tuple[Sequence[Path], bool]:
+    """Answer the rows of lmms-eval's tasks under several conditions, and capture the attention.
+
+    Args:
+        model_args: The model's arguments, as NAME=VALUE,NAME=VALUE.
+        tasks: Names of tasks and groups, with `*` if wanted.
+        folder: Where everything is written.
+        plan: Returns the conditions, given the model's preset and the names of the single tasks. Called before the
+            model is loaded, so that what is wrong is known now.
+        batch_size: Rows per batch.
+        limit: Only so many rows of each task.
+        include_path: A folder with task files of one's own.
+        gen_kwargs: Options of the decoding in place of the tasks', as NAME=VALUE,NAME=VALUE.
+
+    Returns:
+        The traces of the sweeps, and whether this process is the one that reports.
+
+    Raises:
+        ValueError: If a task or an argument is unknown or unusable, before the model is loaded.
+        TraceError: If the folder holds answers of another run.
+        AttentionError: If the folder holds attention of another run.
+    """
+    check_model_args(model_args, {"batch_size": batch_size})
+    manager = TaskManager(include_path=include_path, model_name=PLAIN)
+    names = check_tasks(manager, tasks, gen_kwargs)
+    given: Any = {name: given_value(value) for name, value in simple_parse_args_string(model_args).items()}
+    preset = ModelArguments(method="baseline", **given).preset
+    planned = plan(preset, list(dict.fromkeys(leaf for name in names for leaf, _ in leaves(manager, name))))
+    model: Any = AttentionModel.create_from_arg_string(model_args, {"batch_size": batch_size})
+    model.options = AttentionOptions(
+        folder, planned.alphas, layers=planned.layers, heads=planned.heads, constants=planned.constants
+    )
+    return sweep_with(model, manager, names, limit, gen_kwargs), model.rank == 0
 
 
 class AttentionModel(SweepModel):
@@ -115,7 +160,7 @@ class AttentionModel(SweepModel):
         traces = super()._open(requests, plans)
         self._mapper = ColumnMapper(self.runner.model, self.runner.processor)
         self._told_of_columns = False
-        self._stores = {name: AttentionStore(self.options.folder / FOLDER / name) for name in traces}
+        self._stores = {name: AttentionStore(store_path(self.options.folder, name)) for name in traces}
         self._captured = {name: self._stores[name].resume(self._header(trace)) for name, trace in traces.items()}
         self._controls = {name: dict(self._control_traces(trace)) for name, trace in traces.items()}
         return traces
@@ -148,8 +193,3 @@ class AttentionModel(SweepModel):
             code=own.code,
             packages=own.packages,
         )
-
-
-def control_path(folder: Path, task: str, constant: float) -> Path:
-    """Return the trace of the control beside that of the sweep."""
-    return folder / f"{CONTROL}_{alpha_key(constant)}_{task}.jsonl"

@@ -151,7 +151,6 @@ def sweep(
     limit: int | None = None,
     include_path: str | None = None,
     gen_kwargs: str = "",
-    kind: type[SweepModel] = SweepModel,
 ) -> tuple[Sequence[Path], bool]:
     """Sweep tasks of lmms-eval.
 
@@ -163,7 +162,6 @@ def sweep(
         limit: Only so many rows of each task.
         include_path: A folder with task files of one's own.
         gen_kwargs: Options of the decoding in place of the tasks', as NAME=VALUE,NAME=VALUE.
-        kind: The model that writes the rows.
 
     Returns:
         The traces, and whether this process is the one that reports.
@@ -174,7 +172,7 @@ def sweep(
     """
     manager = TaskManager(include_path=include_path, model_name=PLAIN)
     names = check_tasks(manager, tasks, gen_kwargs)
-    model: Any = kind.create_from_arg_string(model_args, {"batch_size": batch_size})
+    model: Any = SweepModel.create_from_arg_string(model_args, {"batch_size": batch_size})
     model.options = options
     return sweep_with(model, manager, names, limit, gen_kwargs), model.rank == 0
 
@@ -225,7 +223,7 @@ def check_tasks(manager: TaskManager, names: Sequence[str], gen_kwargs: str) -> 
             )
         found += matching
     for name in found:
-        for leaf, config in _leaves(manager, name):
+        for leaf, config in leaves(manager, name):
             kind = config.get("output_type", "generate_until")
             if kind != "generate_until":
                 raise ValueError(f"task {leaf!r} cannot be swept: {OTHERS.get(kind, f'its output_type is {kind}')}")
@@ -233,7 +231,7 @@ def check_tasks(manager: TaskManager, names: Sequence[str], gen_kwargs: str) -> 
     return list(dict.fromkeys(found))
 
 
-def _leaves(manager: TaskManager, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def leaves(manager: TaskManager, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the tasks that a name stands for, with what their files say, without loading any data."""
     entry = manager.task_index.get(name)
     if entry is None:
@@ -245,7 +243,7 @@ def _leaves(manager: TaskManager, name: str) -> Iterator[tuple[str, Mapping[str,
         return
     members = config["task"] if entry.get("task", -1) == -1 else entry["task"]
     for member in members:
-        yield from _leaves(manager, member if isinstance(member, str) else member.get("task", ""))
+        yield from leaves(manager, member if isinstance(member, str) else member.get("task", ""))
 
 
 def _row(trace: TaskTrace[bool], request: Instance, prompt: Prompt, swept: Swept) -> Row:
