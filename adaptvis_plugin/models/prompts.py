@@ -37,7 +37,7 @@ def paper_text(processor: ProcessorMixin, prompt: str) -> str:
     Raises:
         ValueError: If the processor has no image token, or the prompt does not hold exactly one.
     """
-    token = _placeholder(processor)
+    token = image_placeholder(processor)
     if token is None:
         name = type(processor).__name__
         raise ValueError(f"{name} has no image token to put into the paper's prompt; use prompt=chat")
@@ -74,7 +74,7 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
         ValueError: If a row's image tokens and images differ in number, or a checkpoint's own processor does not take
             a batch as transformers' processors do.
     """
-    token = _placeholder(processor)
+    token = image_placeholder(processor)
     for row, (text, own) in enumerate(zip(texts, images, strict=True)):
         if token is not None and text.count(token) != len(own):
             raise ValueError(
@@ -112,7 +112,7 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
     return batch
 
 
-def _placeholder(processor: ProcessorMixin) -> str | None:
+def image_placeholder(processor: ProcessorMixin) -> str | None:
     """Return what stands for an image in a prompt. In Qianfan-OCR that is later replaced by `image_token`."""
     token: str | None = getattr(processor, "image_placeholder_token", getattr(processor, "image_token", None))
     return token

@@ -1,12 +1,15 @@
 """Print docs/families.md: `python -m tests.families > docs/families.md`."""
 
 import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from tests.families import FAMILIES, PROCESSORS, REFUSED
 from tests.families.check import inspected, measure, refusal
+from tests.families.painting import Shown, table_row
 
 HEAD = """# Families
 
@@ -47,6 +50,20 @@ own `generate` on the processor's output, and the oracle's when steered.
 
 """
 
+PLACES = """
+## Image columns and the picture
+
+Where the columns of a picture of 131 x 70 pixels lie in it, with the checkpoints of the tests (tiles and squares of
+32 x 32, patches of 8 x 8). No family's layout is written down: the processor is given pictures of coordinates, and the
+gradients of the features say which pixels each column is made from, with the attention between patches switched off.
+`tests/test_columns.py` paints spots into pictures: each column changes most by a spot in its place.
+
+**Without a place**: columns that do not depend on the picture, such as the newline feature of each row, and padding.
+**Picture covered**: the rest is cropped by the processor or dropped by the model. **Not mapped**: attention is still
+measured, but cannot be laid over the picture.
+
+"""
+
 UNTESTED = """
 ## Not tested
 
@@ -83,6 +100,15 @@ def measured_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def places_table() -> str:
+    """Return the table of how image columns lie in the picture."""
+    lines = ["| family | columns | without a place | picture covered |", "|---|---:|---:|---:|"]
+    for name in FAMILIES:
+        with TemporaryDirectory() as folder:
+            lines.append(table_row(name, Shown(name, Path(folder))))
+    return "\n".join(lines) + "\n"
+
+
 def unmeasured_table() -> str:
     """Return the table of the remaining model types that transformers maps to image-text-to-text."""
     known = {*FAMILIES, *(family.name for family in REFUSED)}
@@ -100,4 +126,5 @@ def unmeasured_table() -> str:
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
-    print(HEAD.format(version=transformers.__version__) + measured_table() + UNTESTED + unmeasured_table(), end="")
+    head = HEAD.format(version=transformers.__version__)
+    print(head + measured_table() + PLACES + places_table() + UNTESTED + unmeasured_table(), end="")
