@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
+from sklearn.metrics import roc_auc_score
 
 from adaptvis_plugin.analysis.metrics import Metric, judge, metrics_of, sums_by_group, whole_groups_right
-from adaptvis_plugin.analysis.statistics import estimate, holm, paired_test
+from adaptvis_plugin.analysis.statistics import auroc, estimate, holm, paired_test
 from adaptvis_plugin.scoring import vsr, whatsup
 from adaptvis_plugin.scoring.whatsup import Group
 
@@ -150,3 +151,40 @@ def test_runs_over_different_rows_cannot_be_paired() -> None:
 def test_holm_multiplies_the_smallest_by_the_number_of_tests() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.2, 0.25, 0.5, 0.9]), st.booleans()), min_size=1, max_size=30))
+def test_auroc_is_scikit_learns(rows: list[tuple[float, bool]]) -> None:
+    scores, positive = zip(*rows, strict=True)
+    found = auroc(scores, positive, [0] * len(rows))  # one group, so nothing is drawn
+    if len(set(positive)) < 2:
+        assert found is None
+    else:
+        assert found is not None and found.value == pytest.approx(roc_auc_score(positive, scores))
+        assert np.isnan(found.interval).all()
+
+
+def test_the_interval_of_an_auroc_is_scipys_over_whole_groups() -> None:
+    random = np.random.default_rng(1)
+    groups = random.integers(0, 40, 200)
+    scores = random.random(200).round(2)
+    positive = random.random(200) < scores
+    members = [np.flatnonzero(groups == group) for group in range(40)]
+
+    def area(drawn: NDArray[np.intp]) -> float:
+        rows = np.concatenate([members[group] for group in drawn])
+        return float(roc_auc_score(positive[rows], scores[rows]))
+
+    slow = bootstrap(
+        (np.arange(40),), area, vectorized=False, n_resamples=200, method="percentile", rng=np.random.default_rng(0)
+    )
+    found = auroc(scores, positive, groups, resamples=200)
+    assert found is not None
+    assert found.interval == pytest.approx(slow.confidence_interval)
+    assert found.error == pytest.approx(slow.standard_error)
+
+
+def test_an_auroc_has_no_interval_where_a_draw_may_lack_one_kind_of_rows() -> None:
+    found = auroc([0.1, 0.2, 0.3, 0.4], [False, False, True, False], range(4))
+    assert found is not None and found.value == pytest.approx(2 / 3)
+    assert np.isnan(found.interval).all()

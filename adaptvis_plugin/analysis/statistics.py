@@ -113,7 +113,8 @@ def auroc(
         above, below = (np.add.reduceat(weights * kind, starts, axis=-1) for kind in (is_positive, ~is_positive))
         beaten = (above * (below.cumsum(-1) - below / 2)).sum(-1)
         pairs = above.sum(-1) * below.sum(-1)
-        return np.divide(beaten, pairs, out=np.full(np.shape(beaten), np.nan), where=pairs > 0)
+        found: NDArray[np.float64] = np.divide(beaten, pairs, out=np.full(np.shape(beaten), np.nan), where=pairs > 0)
+        return found
 
     return _drawn(float(area(np.ones(len(names)))), len(names), area, resamples)
 

@@ -116,7 +116,7 @@ def manner(part: SectionFigures) -> Grid:
         "the answer names it. Smoothed, sharpened: steered with alpha below and above 1."
     )
     grid = Grid("manner", "Form of the answers, and steering", note, head, tuple(rows))
-    return _without_empty_columns(grid)
+    return without_empty_columns(grid)
 
 
 def origins(part: SectionFigures) -> Grid | None:
@@ -136,7 +136,7 @@ def origins(part: SectionFigures) -> Grid | None:
         "the choice among the options at the first token."
     )
     head = ("run", "rows", "number", "baseline", "this run", "choice among options")
-    return _without_empty_columns(Grid("origins", "Where a difference comes from", note, head, tuple(rows), texts=2))
+    return without_empty_columns(Grid("origins", "Where a difference comes from", note, head, tuple(rows), texts=2))
 
 
 def relations(part: SectionFigures) -> Grid | None:
@@ -182,11 +182,16 @@ def confusion(part: SectionFigures, run: RunFigures) -> Grid | None:
 
 def markdown(parts: Sequence[SectionFigures], notes: Iterable[str]) -> str:
     """Return all tables as Markdown."""
-    lines = ["# Comparison", "", *(f"- {_plain(note)}" for note in notes)]
+    lines = ["# Comparison", "", *(f"- {plain_text(note)}" for note in notes)]
     for part in parts:
-        lines += ["", f"## {_plain(part.section.task)}", "", *(f"- {_plain(note)}" for note in part.section.notes)]
+        lines += [
+            "",
+            f"## {plain_text(part.section.task)}",
+            "",
+            *(f"- {plain_text(note)}" for note in part.section.notes),
+        ]
         for grid in grids(part):
-            lines += ["", f"### {_plain(grid.title)}", "", grid.note, ""]
+            lines += ["", f"### {plain_text(grid.title)}", "", grid.note, ""]
             lines += table_lines(grid.head, grid.rows)
     return "\n".join(lines) + "\n"
 
@@ -194,7 +199,7 @@ def markdown(parts: Sequence[SectionFigures], notes: Iterable[str]) -> str:
 def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return a table as lines of Markdown; all columns but the first hold numbers."""
     lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *map(list, rows)]
-    return ["| " + " | ".join(map(_plain, line)) + " |" for line in lines]
+    return ["| " + " | ".join(map(plain_text, line)) + " |" for line in lines]
 
 
 def _different(part: SectionFigures) -> list[int]:
@@ -231,13 +236,14 @@ def _p_value(p: float | None) -> str:
     return ABSENT if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _without_empty_columns(grid: Grid) -> Grid:
+def without_empty_columns(grid: Grid) -> Grid:
+    """Return a table without the columns in which nothing stands."""
     kept = [i for i in range(len(grid.head)) if any(row[i] != ABSENT for row in grid.rows)]
     rows = tuple(tuple(row[i] for i in kept) for row in grid.rows)
     return replace(grid, head=tuple(grid.head[i] for i in kept), rows=rows)
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Return text that Markdown shows as it is, in one line; names come from files and folders of a user."""
     text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
     return "".join(f"\\{char}" if char in "\\`*[]<>|" else char for char in text)

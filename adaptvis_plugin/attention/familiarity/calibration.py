@@ -133,9 +133,9 @@ def _reliability(
 ) -> Reliability:
     place = np.searchsorted(edges[1:-1], confidence)
     bins = tuple(_bins(edges, place, confidence, right, groups))
-    table = np.zeros((groups.max() + 1, len(edges) + 1))
-    np.add.at(table, (groups, place), right - confidence)
-    np.add.at(table, (groups, -1), 1)
+    gaps = np.zeros((groups.max() + 1, len(edges)))
+    np.add.at(gaps, (groups, place), right - confidence)
+    table = np.column_stack([gaps, np.bincount(groups)])
     chance = np.bincount(place, confidence * (1 - confidence))
     return Reliability(
         kind,

@@ -74,11 +74,12 @@ def familiarity(trace: Trace, setting: Setting | None = None) -> Familiarity:
     low, high = _smoothed(alphas, setting), _sharpened(alphas, setting)
     wanted = {1.0, low, high, *((setting.alpha_low, setting.alpha_high) if setting else ())}
     metric, worth = judged(trace, [alpha for alpha in alphas if alpha in wanted])
-    known = ~np.isnan(np.stack(list(worth.values()))).any(0)
-    used = [row for row, one in zip(trace.rows, known, strict=True) if one]
+    every = np.stack(list(worth.values()))
+    known: NDArray[np.bool_] = ~np.isnan(every).any(axis=0)
+    used = [trace.rows[place] for place in np.flatnonzero(known)]
     if not used:
         raise AttentionError(f"{trace.path}: no row has a number of {metric.name} under all of its coefficients")
-    values = np.stack(list(worth.values()))[:, known]
+    values = every[:, known]
     rows = _Rows(
         # As the decoder has it: see `tuning.outcomes.Outcomes`.
         confidence=np.array([row.confidence for row in used], np.float32).astype(float),
@@ -131,13 +132,13 @@ def _recorded(trace: Trace) -> tuple[float, ...]:
 def _smoothed(alphas: tuple[float, ...], setting: Setting | None) -> float | None:
     below = [alpha for alpha in alphas if alpha < 1]
     given = [alpha for alpha in (setting.alpha_low, setting.alpha_high) if alpha in below] if setting else []
-    return (given or sorted(below, key=lambda alpha: abs(alpha - AUTHORS_LOW)) or [None])[0]
+    return next(iter(given or sorted(below, key=lambda alpha: abs(alpha - AUTHORS_LOW))), None)
 
 
 def _sharpened(alphas: tuple[float, ...], setting: Setting | None) -> float | None:
     above = [alpha for alpha in alphas if alpha > 1]
     given = [alpha for alpha in (setting.alpha_high, setting.alpha_low) if alpha in above] if setting else []
-    return (given or sorted(above, reverse=True) or [None])[0]
+    return next(iter(given or sorted(above, reverse=True)), None)
 
 
 def judged(trace: Trace, alphas: list[float]) -> tuple[Metric, dict[float, NDArray[np.float64]]]:

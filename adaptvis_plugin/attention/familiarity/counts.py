@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import cast
 
 from adaptvis_plugin.analysis.metrics import Scoring
 from adaptvis_plugin.attention.familiarity.figures import Relation
@@ -56,7 +55,7 @@ def counted(trace: Trace, rows: Sequence[Row]) -> tuple[list[Relation], int | No
 
 def _of_options(rows: Sequence[Row]) -> tuple[list[Relation], int]:
     """Return the relations of rows whose answers are relations; also those that are offered and never right."""
-    scoring = cast(Scoring, "whatsup")
+    scoring: Scoring = "whatsup"
     offered = [[name.lower() for name in row.options.get(1.0, {})] for row in rows]
     names = listed([row.gold.strip() for row in rows], offered, scoring)
     reading = cache(lambda answer, options: said(answer, options, scoring))

@@ -147,3 +147,9 @@ class Familiarity:
     notes: tuple[str, ...]
     confidence: NDArray[np.float64] = field(repr=False)
     right: NDArray[np.float64] = field(repr=False)
+
+    @property
+    def alphas(self) -> tuple[float | None, float | None]:
+        """The coefficients of smoothed and sharpened; None where there is none."""
+        low, high = self.overall.smoothed, self.overall.sharpened
+        return low and low.alpha, high and high.alpha
