@@ -1,31 +1,21 @@
-"""The report as one HTML page that needs no network.
-
-Names, questions and answers come from models and files of others. Jinja escapes them, the rows' data stand in a script
-element that holds no markup, and the page's policy lets no script run but its own.
-"""
+"""The report as one HTML page that needs no network; see `rendering`."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from adaptvis_plugin.comparison.checks import bare
 from adaptvis_plugin.comparison.figures import RunFigures, SectionFigures
 from adaptvis_plugin.comparison.pictures import Pictures
 from adaptvis_plugin.comparison.plots import draw, inline_svg
+from adaptvis_plugin.comparison.rendering import render, rounded, shortened
 from adaptvis_plugin.comparison.tables import OPEN, grids
 
 SHOWN = 8
 """The most rows shown of each run and direction, above the browser of all rows."""
-
-LONGEST = 600
-"""The longest text of an answer or question in the page, in characters; the CSV file has all of it."""
 
 
 def page(parts: Sequence[SectionFigures], notes: Sequence[str], images: int) -> str:
@@ -36,12 +26,6 @@ def page(parts: Sequence[SectionFigures], notes: Sequence[str], images: int) -> 
         notes: What a reader must know about the whole report.
         images: The most pictures that it may hold; those of rows that flipped come first.
     """
-    environment = Environment(
-        loader=PackageLoader("adaptvis_plugin.comparison"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.policies["json.dumps_kwargs"] = {}  # options stay in their order
-    script, style = (_source(environment, name) for name in ("report.js", "report.css"))
     tasks, data, left = [], [], images
     for place, part in enumerate(parts):
         pictures = Pictures(part.section)
@@ -53,19 +37,7 @@ def page(parts: Sequence[SectionFigures], notes: Sequence[str], images: int) -> 
         shown = {row["id"] for run in tasks[-1]["flips"] for side in run["sides"] for row in side["rows"]}
         rest = {str(row): address for row, address in embedded.items() if row not in shown}
         data.append(_data(part, rest))
-    return environment.get_template("report.html").render(
-        tasks=tasks, notes=notes, data=data, script=Markup(script), style=Markup(style), script_hash=_digest(script),
-        images=images - left,
-    )  # fmt: skip
-
-
-def _source(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return render("report.html", ["rows.js", "report.js"], tasks=tasks, notes=notes, data=data, images=images - left)
 
 
 def _flipped(part: SectionFigures) -> list[Any]:
@@ -123,12 +95,12 @@ def _card(
     return {
         "id": row,
         "image": embedded.get(row),
-        "question": _text(bare(asked["question"])),
+        "question": shortened(bare(asked["question"])),
         "gold": asked["gold"],
-        "before": _text(base.rows.loc[row, "answer"]),
-        "after": _text(run.rows.loc[row, "answer"]),
-        "alpha": _number(run.rows.loc[row, "alpha"]),
-        "confidence": _number(run.rows.loc[row, "confidence"]),
+        "before": shortened(base.rows.loc[row, "answer"]),
+        "after": shortened(run.rows.loc[row, "answer"]),
+        "alpha": rounded(run.rows.loc[row, "alpha"]),
+        "confidence": rounded(run.rows.loc[row, "confidence"]),
     }
 
 
@@ -140,32 +112,23 @@ def _data(part: SectionFigures, images: dict[str, str]) -> dict[str, Any]:
         "name": part.section.task,
         "baseline": part.runs.index(base) if base else None,
         "ids": [str(number) for number in asked.index],
-        "questions": [_text(bare(question)) for question in asked["question"]],
-        "golds": list(map(_text, asked["gold"])),
+        "questions": [shortened(bare(question)) for question in asked["question"]],
+        "golds": list(map(shortened, asked["gold"])),
         "relations": [str(relation or "") for relation in asked["relation"]],
         "images": images,
         "runs": [
             {
                 "name": one.run.name,
-                "answers": list(map(_text, one.rows["answer"])),
-                "right": [_number(value) for value in one.rows["right"]],
+                "answers": list(map(shortened, one.rows["answer"])),
+                "right": [rounded(value) for value in one.rows["right"]],
                 "forms": one.rows["form"].tolist(),
-                "alphas": [_number(value) for value in one.rows["alpha"]],
-                "confidences": [_number(value) for value in one.rows["confidence"]],
+                "alphas": [rounded(value) for value in one.rows["alpha"]],
+                "confidences": [rounded(value) for value in one.rows["confidence"]],
                 "chances": [
-                    {name: _number(value) for name, value in chances.items()} if chances else None
+                    {name: rounded(value) for name, value in chances.items()} if chances else None
                     for chances in one.rows["chances"]
                 ],
             }
             for one in part.runs
         ],
     }
-
-
-def _text(value: Any) -> str:
-    text = "" if value is None else str(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or math.isnan(value) else round(float(value), 4)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable
 from typing import Any
 
 from adaptvis_plugin.comparison.checks import Section
+from adaptvis_plugin.comparison.rendering import data_address
 from adaptvis_plugin.comparison.sources.facts import table_rows
 
 SIDE = 240
@@ -42,4 +42,4 @@ class Pictures:
 def _data_address(image: Any) -> str:
     from adaptvis_plugin.images import thumbnail
 
-    return f"data:image/jpeg;base64,{base64.b64encode(thumbnail(image, SIDE)).decode()}"
+    return data_address(thumbnail(image, SIDE))

@@ -1,23 +1,11 @@
-"use strict";
-// The browser of all rows. All text is set as text and never as markup.
+// The browser of all rows.
 (() => {
-  const tasks = JSON.parse(document.getElementById("data").textContent);
-  const element = (id) => document.getElementById(id);
+  const tasks = JSON.parse(element("data").textContent);
   const [taskBox, runBox, showBox, relationBox, searchBox] = ["task", "run", "show", "relation", "search"].map(element);
-  const list = element("list"), detail = element("detail"), count = element("count");
-  let task, run, baseline, rows = [], place = 0;
-
-  const make = (name, text, className) => {
-    const made = document.createElement(name);
-    if (text !== undefined) made.textContent = text;
-    if (className) made.className = className;
-    return made;
-  };
-  const fill = (box, entries) => box.replaceChildren(...entries.map(([value, text]) => {
-    const option = make("option", text);
-    option.value = value;
-    return option;
-  }));
+  const detail = element("detail");
+  let task, run, baseline;
+  const list = rowList((item, row) => item.append(
+    `${task.ids[row]} · ${task.golds[row]} · `, make("span", run.answers[row].slice(0, 80), mark(run, row))), describe);
 
   const shown = {
     all: () => true,
@@ -47,39 +35,10 @@
   function filter() {
     run = task.runs[runBox.value];
     const words = searchBox.value.toLowerCase();
-    rows = task.ids.map((_, row) => row).filter((row) =>
+    list.show(task.ids.map((_, row) => row).filter((row) =>
       shown[showBox.value](row)
       && (!relationBox.value || task.relations[row] === relationBox.value)
-      && (!words || `${task.questions[row]} ${task.golds[row]} ${run.answers[row]}`.toLowerCase().includes(words)));
-    list.replaceChildren(...rows.map((row, number) => {
-      const item = make("li");
-      item.id = `row-${number}`;
-      item.setAttribute("role", "option");
-      item.append(`${task.ids[row]} · ${task.golds[row]} · `, make("span", run.answers[row].slice(0, 80), mark(run, row)));
-      item.addEventListener("click", () => choose(number));
-      return item;
-    }));
-    choose(0);
-  }
-
-  const mark = (one, row) => one.right[row] === 1 ? "good" : one.right[row] === 0 ? "bad" : "";
-  const number = (value, digits) => value === null ? "-" : value.toFixed(digits);
-
-  function choose(next) {
-    list.children[place]?.removeAttribute("aria-selected");
-    place = Math.max(0, Math.min(next, rows.length - 1));
-    count.textContent = rows.length ? `Row ${place + 1} of ${rows.length}` : "No row fits these filters.";
-    detail.replaceChildren();
-    list.removeAttribute("aria-activedescendant");
-    if (!rows.length) return;
-    const item = list.children[place];
-    item.setAttribute("aria-selected", "true");
-    list.setAttribute("aria-activedescendant", item.id);
-    // Not scrollIntoView, which would move the whole page as well.
-    if (item.offsetTop < list.scrollTop + list.offsetTop) list.scrollTop = item.offsetTop - list.offsetTop;
-    const below = item.offsetTop + item.offsetHeight - list.offsetTop - list.clientHeight;
-    if (below > list.scrollTop) list.scrollTop = below;
-    describe(rows[place]);
+      && (!words || `${task.questions[row]} ${task.golds[row]} ${run.answers[row]}`.toLowerCase().includes(words))));
   }
 
   function picture(row) {
@@ -89,6 +48,8 @@
   }
 
   function describe(row) {
+    detail.replaceChildren();
+    if (row === undefined) return;
     const source = picture(row);
     if (source) {
       const image = make("img");
@@ -124,25 +85,6 @@
     detail.append(scroll);
     if (names.length) detail.append(make("p", "The columns with options: their probabilities at the first token.", "quiet"));
   }
-
-  const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const typing = event.target.closest("input, select, textarea");
-    const inList = event.target === list;
-    // The arrow keys scroll the page, except where the rows are.
-    if (typing || !(event.key in steps || (inList && ["Home", "End"].includes(event.key)))) return;
-    if (event.key.startsWith("Arrow") && !inList) return;
-    event.preventDefault();
-    choose(event.key === "Home" ? 0 : event.key === "End" ? rows.length - 1 : place + steps[event.key]);
-  });
-  // The browser closes what is folded up when it prints.
-  let opened = [];
-  window.addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")];
-    for (const one of opened) one.open = true;
-  });
-  window.addEventListener("afterprint", () => { for (const one of opened) one.open = false; });
 
   element("filters").addEventListener("submit", (event) => event.preventDefault());
   taskBox.addEventListener("change", chooseTask);

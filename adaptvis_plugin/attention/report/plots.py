@@ -1,0 +1,189 @@
+"""Pictures of a study: where attention goes by layer and head, what steering changes, and what predicts an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from adaptvis_plugin.attention.familiarity import Familiarity
+from adaptvis_plugin.attention.familiarity.plots import RIGHT, WRONG
+from adaptvis_plugin.attention.familiarity.plots import draw as draw_familiarity
+from adaptvis_plugin.attention.report.figures import run_figures
+from adaptvis_plugin.attention.study import Objects, Study
+from adaptvis_plugin.comparison.plots import COLOURS, INK, MARKS, STYLE
+
+MAPS = 4
+"""The most runs that get a map by layer and head."""
+
+
+def draw(found: Study | Familiarity) -> Iterator[tuple[str, str, Figure]]:
+    """Yield the pictures: a name, what it shows, and the picture."""
+    if isinstance(found, Familiarity):
+        yield from draw_familiarity(found)
+        return
+    with mpl.rc_context(STYLE):
+        seen = bool((found.layers.measure == "relative_entropy").any())
+        if seen:
+            yield "image", "Attention on the image by layer", _image(found)
+            yield "spread", "How attention is spread over the image, by layer", _spread(found)
+            yield "heads", "Attention on the image by layer and head", _heads(found)
+            yield "control", "Is it only more attention?", _control(found)
+        if not isinstance(found.objects, str):
+            yield "objects", "Attention on the named objects by layer", _objects(found, found.objects)
+            if (maps := _auroc_map(found, found.objects)) is not None:
+                yield "auroc", "How well attention on the objects predicts a right answer, by layer and head", maps
+    yield from draw_familiarity(found.familiarity)
+
+
+def _lines(axes: Axes, study: Study, measure: str) -> None:
+    """Draw a measure by layer, a line with its band for each run."""
+    table = study.layers[study.layers.measure == measure]
+    for place, run in enumerate(study.runs):
+        own = table[table.run == run.name]
+        colour, mark = COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)]
+        axes.plot(own.layer, 100 * own.value, f"{mark}-", color=colour, label=run.name, markersize=4, linewidth=1.4)
+        axes.fill_between(own.layer, 100 * own.low, 100 * own.high, color=colour, alpha=0.15, linewidth=0)
+    axes.grid(axis="y")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _image(study: Study) -> Figure:
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    axes = figure.subplots()
+    _lines(axes, study, "image_share")
+    tokens = [share for share in study.measures.token_share if share > 0]
+    axes.axhline(100 * float(np.mean(tokens)), color=INK, linestyle=":", linewidth=1, label="share of the tokens")
+    axes.set(xlabel="layer", ylabel="attention on the image, percent", ylim=(0, 102))
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def _spread(study: Study) -> Figure:
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True, sharey="row")
+    parts = (
+        ("relative_entropy", "entropy, percent of that of even attention"),
+        ("top_share", "top 5% of the tokens have, percent"),
+    )
+    for row, (name, label) in zip(panels, parts, strict=True):
+        for axes, ending, title in zip(row, ("", "_no_sinks"), ("all image tokens", "without sinks"), strict=True):
+            _lines(axes, study, name + ending)
+            axes.set_title(title, fontsize=10, loc="left")
+        row[0].set_ylabel(label)
+    for axes in panels[1]:
+        axes.set_xlabel("layer")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def _heads(study: Study) -> Figure:
+    table = study.heads[study.heads.measure == "image_share"]
+    runs = study.runs[:MAPS]
+    tall = max(2.6, 0.17 * len(study.header.layers) + 1.4)
+    figure = Figure(figsize=(2.6 + 2.6 * len(runs), tall), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(runs), sharey=True))
+    for axes, run in zip(panels, runs, strict=True):
+        shown = axes.imshow(_map(table[table.run == run.name], study), vmin=0, vmax=100, cmap="viridis", aspect="auto")
+        axes.set_title(run.name, fontsize=10, loc="left")
+        _number(axes, study)
+    panels[0].set_ylabel("layer")
+    figure.colorbar(shown, ax=list(panels), label="percent on the image")
+    return figure
+
+
+def _map(table: pd.DataFrame, study: Study, column: str = "value", scale: float = 100) -> np.ndarray:
+    """Return a column of a table by layer and head as a matrix."""
+    matrix = table.pivot(index="layer", columns="head", values=column)
+    return scale * matrix.reindex(index=study.header.layers, columns=range(study.header.heads)).to_numpy(float)
+
+
+def _number(axes: Axes, study: Study) -> None:
+    """Label the axes with numbers of layers and heads; of a large model with some of them."""
+    step = max(1, len(study.header.layers) // 8)
+    places = range(0, len(study.header.layers), step)
+    axes.set_yticks(list(places), [str(study.header.layers[place]) for place in places])
+    axes.set_xticks(range(0, study.header.heads, max(1, study.header.heads // 8)))
+    axes.set_xlabel("head")
+
+
+def _control(study: Study) -> Figure:
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    scale = 100 if study.familiarity.percent else 1
+    for place, one in enumerate(run_figures(study)):
+        if one.score is None or one.image is None:
+            continue
+        colour = COLOURS[place % len(COLOURS)]
+        across, up = 100 * one.image.value, scale * one.score.value
+        errors = [
+            [[abs(factor * end - middle)] for end in estimate.interval]
+            for factor, middle, estimate in ((100, across, one.image), (scale, up, one.score))
+        ]
+        axes.errorbar(
+            across, up, xerr=np.nan_to_num(errors[0]), yerr=np.nan_to_num(errors[1]), fmt=MARKS[place % len(MARKS)],
+            color=colour, label=one.run.name, capsize=3, fillstyle="none" if one.control else "full",
+        )  # fmt: skip
+    unit = ", percent" if study.familiarity.percent else ""
+    axes.set(xlabel="attention on the image, percent", ylabel=f"{study.familiarity.metric.title}{unit}")
+    axes.grid()
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def _objects(study: Study, objects: Objects) -> Figure:
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    layers, plain = study.header.layers, study.runs[0]
+    place = {row.doc_id: number for number, row in enumerate(study.trace.rows)}
+    right = plain.right[[place[doc_id] for doc_id in objects.doc_ids]]
+    for value, colour, name in ((1, RIGHT, "right"), (0, WRONG, "wrong")):
+        own = objects.overlap.layers[right == value, 0]
+        if len(own):
+            error = 1.96 * own.std(0) / np.sqrt(len(own))
+            upper.plot(layers, 100 * own.mean(0), "o-", color=colour, markersize=4, label=f"{name} ({len(own)} rows)")
+            upper.fill_between(
+                layers, 100 * (own.mean(0) - error), 100 * (own.mean(0) + error), color=colour, alpha=0.15, linewidth=0
+            )
+    even = 100 * float(objects.overlap.even.mean())
+    upper.axhline(even, color=INK, linestyle=":", linewidth=1, label="spread evenly")
+    upper.set_ylabel("attention on the objects,\npercent of the image's")
+    upper.set_title("unsteered model", fontsize=10, loc="left")
+    upper.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0.25, 1))
+    lower.axhline(0.5, color=INK, linestyle=":", linewidth=1)
+    for number, run in enumerate(study.runs):
+        found = objects.by_layer[run.name]
+        if isinstance(found, str):
+            continue
+        colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
+        lower.plot(layers, found.table.auroc, f"{mark}-", color=colour, markersize=4, label=run.name)
+        if number == 0:
+            lower.fill_between(layers, found.table.low, found.table.high, color=colour, alpha=0.15, linewidth=0)
+            lower.axhline(found.chance, color=colour, linestyle="--", linewidth=1, label="largest by chance (95%)")
+    lower.set(xlabel="layer", ylabel="AUROC", ylim=(0, 1))
+    lower.xaxis.get_major_locator().set_params(integer=True)
+    lower.legend(frameon=False, ncols=3, fontsize=9)
+    for axes in (upper, lower):
+        axes.grid(axis="y")
+    return figure
+
+
+def _auroc_map(study: Study, objects: Objects) -> Figure | None:
+    runs = [(run, found) for run in study.runs[:MAPS] if not isinstance(found := objects.by_head[run.name], str)]
+    if not runs:
+        return None
+    tall = max(2.6, 0.17 * len(study.header.layers) + 1.4)
+    figure = Figure(figsize=(2.6 + 2.6 * len(runs), tall), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(runs), sharey=True))
+    for axes, (run, found) in zip(panels, runs, strict=True):
+        matrix = _map(found.table, study, "auroc", 1)
+        shown = axes.imshow(matrix, vmin=0, vmax=1, cmap="RdBu", aspect="auto")
+        axes.set_title(run.name, fontsize=10, loc="left")
+        _number(axes, study)
+    panels[0].set_ylabel("layer")
+    figure.colorbar(shown, ax=list(panels), label="AUROC")
+    return figure

@@ -1,0 +1,60 @@
+"""An HTML page that needs no network, from a template.
+
+Names, questions and answers come from models and files of others. Jinja escapes them, the rows' data stand in a script
+element that holds no markup, and the page's policy lets no script run but its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+LONGEST = 600
+"""The longest text of an answer or question in a page, in characters; the CSV files have all of it."""
+
+
+def render(template: str, scripts: Sequence[str], **values: Any) -> str:
+    """Return a page.
+
+    Args:
+        template: The template's file.
+        scripts: The files of its script, joined in this order.
+        **values: What the template shows. `script`, `style` and `script_hash` are added.
+    """
+    places = ("adaptvis_plugin.comparison", "adaptvis_plugin.attention.report")
+    loader = ChoiceLoader([PackageLoader(place) for place in places])
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.policies["json.dumps_kwargs"] = {}  # options stay in their order
+
+    def source(name: str) -> str:
+        return loader.get_source(environment, name)[0]
+
+    script, style = "\n".join(map(source, scripts)), source("report.css")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        script=Markup(script), style=Markup(style), script_hash=digest, **values
+    )
+
+
+def shortened(value: Any) -> str:
+    """Return a text of a row as a page shows it."""
+    text = "" if value is None else str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
+
+
+def rounded(value: Any) -> float | None:
+    """Return a number as it stands in a page; None if there is none."""
+    return None if value is None or math.isnan(value) else round(float(value), 4)
+
+
+def data_address(jpeg: bytes) -> str:
+    """Return a JPEG file as an address that holds it."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
