@@ -6,6 +6,9 @@ al. 2025, "See What You Are Told: Visual Attention Sink in Large Multimodal Mode
 hidden states. Here only attention is known, so a column counts as a sink of its row if its weight, averaged over the
 heads, is more than `SINK_FACTOR` times the mean of the columns of its kind (image or text), in at least half of the
 layers, without steering. Among `SINK_FACTOR` columns of a kind or fewer there can be none.
+
+This cannot tell a sink from a patch that a sharply focused model looks at for what it shows. So everything is measured
+with and without sinks, and `Measures.sink_columns` says where they are: sinks come back at the same places.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ MEASURES = {
     "sink_share": "share of the attention that is on sinks, of the image or the text",
     "image_sink_share": "share of the image's attention that is on sinks",
 }
-"""What is measured of a row, by name. All but the first and `sink_share` need attention on an image."""
+"""What is measured of a row, by name. Only shares of the whole attention have a meaning without an image."""
 
 Values = dict[str, NDArray[np.float32]]
 
@@ -75,7 +78,7 @@ def _measure(weights: NDArray[np.float32], image: NDArray[np.bool_], sinks: NDAr
     total = weights.sum(-1)
     own, kept = weights[..., image], ~sinks[image]
     on_image = own.sum(-1)
-    found = {"sink_share": of_sinks / total, "image_share": on_image / total}
+    found = {"sink_share": _ratio(of_sinks, total), "image_share": _ratio(on_image, total)}
     found["image_sink_share"] = _ratio(own[..., ~kept].sum(-1), on_image)
     found |= _spread(own, "")
     if kept.all():
