@@ -94,7 +94,7 @@ def _predicts(found: Prediction | str, what: str) -> str:
     if isinstance(found, str):
         return f"{start} cannot be measured by {what}: {found}."
     best = found.best.iloc[0]
-    name = f"layer {best.layer}" if what == "layer" else f"head L{best.layer}H{best['head']}"
+    name = f"layer {best.layer:.0f}" if what == "layer" else f"head L{best.layer:.0f}H{best['head']:.0f}"
     shown = best.p_value < LEVEL
     text = (
         f"{'Attention on the objects predicts a right answer' if shown else f'{start} is not shown'}, by {what}: the "
