@@ -96,7 +96,7 @@ def complete_pass(
         _gain = torch.where(inputs["input_ids"] == image_token_id, alpha[:, None], 1.0)
         eos = model.generation_config.eos_token_id
         pad = model.generation_config.pad_token_id
-        first, done = None, torch.zeros(len(alpha), dtype=torch.bool)
+        first, done = None, torch.zeros_like(alpha, dtype=torch.bool)
         new: list[torch.Tensor] = []
         while len(new) < tokens and not bool(done.all()):
             batch = _extended(inputs, new, answer_type)
