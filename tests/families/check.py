@@ -80,7 +80,8 @@ def measure(name: str, image_last: bool = False, device: str = "cpu") -> Measure
 
 
 def _measure(family: Family, texts: list[int], device: str) -> Measured:
-    model: Any = random_model(family).to(device)
+    model: Any = random_model(family)
+    model.to(device)
     inputs = on(device, random_batch(family, texts))
     alphas = torch.tensor(ALPHAS, device=device)
     options: dict[str, Any] = {
