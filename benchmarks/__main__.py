@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
+from adaptvis_plugin.models.devices import choose_device
 from benchmarks import decoding, end_to_end, growth, replay, sharing, sweep
 from benchmarks.measure import Case, Settings, machine
 from benchmarks.report import Part, Report
@@ -33,7 +35,9 @@ def main(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     attention: Annotated[str, typer.Option(help="Attention kernel of the unsteered passes.")] = "sdpa",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts in a batch; 4 by default.")] = None,
+    batch_size: Annotated[
+        list[int] | None, typer.Option(min=1, help="Prompts in a batch; 4 by default. May be given several times.")
+    ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Length of an answer; WhatsUp's have 1 to 3 tokens.")] = 2,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Rounds of measuring; more for fast cases by default.")
@@ -42,7 +46,7 @@ def main(
 ) -> None:
     """Measure what steering costs: ratios of things done in turn in one run, on random weights of LLaVA-1.5's shape.
 
-    Decoding is measured in the cases that have bounds, or in one case if a shape or a batch size is given.
+    Decoding is measured in the cases that have bounds, or in others if a shape or a batch size is given.
 
     Each part is written to benchmarks.json and benchmarks.md as it ends. Parts that are already in the folder stay.
     """
@@ -51,7 +55,12 @@ def main(
             raise typer.BadParameter(f"{part!r} is not one of {', '.join(PARTS)}", param_hint="PARTS")
     if shape is not None and shape not in SHAPES:
         raise typer.BadParameter(f"{shape!r} is not one of {', '.join(SHAPES)}", param_hint="--shape")
-    chosen = decoding.BOUNDS if shape is None and batch_size is None else [(shape or "scaled", batch_size or 4)]
+    try:
+        choose_device(device, 0, 1, torch.cuda.device_count(), "--device")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    own = [(shape or "scaled", size) for size in batch_size or [4]]
+    chosen = decoding.BOUNDS if shape is None and not batch_size else own
     cases = [Case(*key, rounds or decoding.ROUNDS.get(key, 6)) for key in chosen]
     settings = Settings(cases, device, attention, tokens)
     try:

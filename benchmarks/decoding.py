@@ -70,10 +70,11 @@ def _measure(case: Case, settings: Settings) -> dict[str, Any]:
     )
     memory = {}
     if shape.memory:
-        memory = {
-            name: peak_memory_alone(case.shape, device, settings.attention, case.batch_size, tokens, name)
-            for name in tqdm(seconds, desc=f"decoding: peak memory, {case}", unit="variant")
-        }
+        for name in tqdm(seconds, desc=f"decoding: peak memory, {case}", unit="variant"):
+            if device == "cpu":
+                memory[name] = peak_memory_alone(case.shape, settings.attention, case.batch_size, tokens, name)
+            else:  # a GPU's allocator counts what it hands out, so that no process of its own is needed
+                memory[name] = _peak_memory(model, device, case.batch_size, tokens, name)
     key = (case.shape, case.batch_size)
     bounded = device == "cpu" and tokens == BOUND_TOKENS
     bounds = BOUNDS.get(key, {}) if bounded else {}
@@ -86,6 +87,7 @@ def _measure(case: Case, settings: Settings) -> dict[str, Any]:
             "peak memory / plain": memory[name] / memory[PLAIN] if memory else None,
             "memory at most": memory_bound,
             "seconds": statistics.median(seconds[name]),
+            "peak GB": memory[name] / 1e9 if memory else None,
         }
         return {column: figure for column, figure in figures.items() if figure is not None}
 
@@ -118,9 +120,14 @@ def markdown(report: dict[str, Any]) -> str:
         for variant in next(iter(report.values()))["variants"]
     ]
     head = ["", *(f"{case}: {figure}" for case, figure in columns)]
+
+    def used(plain: dict[str, float]) -> str:
+        memory = f" and {plain['peak GB']:.1f} GB" if "peak GB" in plain else ""
+        return f"{plain['seconds']:.3f} seconds{memory}"
+
     cases = "\n".join(
         f"- {case}: {measured['model']}. {measured['prompt']}. Plain `generate` takes "
-        f"{measured['variants'][PLAIN]['seconds']:.3f} seconds."
+        f"{used(measured['variants'][PLAIN])}."
         for case, measured in report.items()
     )
 
@@ -132,9 +139,9 @@ def markdown(report: dict[str, Any]) -> str:
     return f"{cases}\n\n{table(head, rows)}\n\n{ending}.\n"
 
 
-def peak_memory_alone(shape: str, device: str, attention: str, batch_size: int, tokens: int, name: str) -> int:
-    """Return the peak memory of a variant in a process of its own, in bytes."""
-    arguments = [shape, device, attention, str(batch_size), str(tokens), name]
+def peak_memory_alone(shape: str, attention: str, batch_size: int, tokens: int, name: str) -> int:
+    """Return the peak memory of a variant on the CPU in a process of its own, in bytes."""
+    arguments = [shape, attention, str(batch_size), str(tokens), name]
     # With its default limit, glibc keeps freed tensors for later: up to a tenth of the peak, more or less by chance.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     command = [sys.executable, "-m", "benchmarks.decoding", *arguments]
@@ -142,10 +149,14 @@ def peak_memory_alone(shape: str, device: str, attention: str, batch_size: int, 
     return int(done.stdout.split()[-1])
 
 
-def _memory(shape: str, device: str, attention: str, batch_size: str, tokens: str, name: str) -> int:
-    model = random_llava(SHAPES[shape], device, attention)
-    batches = [random_batch(model, int(batch_size), seed=number) for number in range(2)]
-    work = variants(model, int(tokens))[name]
+def _memory_alone(shape: str, attention: str, batch_size: str, tokens: str, name: str) -> int:
+    return _peak_memory(random_llava(SHAPES[shape], "cpu", attention), "cpu", int(batch_size), int(tokens), name)
+
+
+def _peak_memory(model: Any, device: str, batch_size: int, tokens: int, name: str) -> int:
+    """Return the peak memory of a variant in this process, in bytes."""
+    batches = [random_batch(model, batch_size, seed=number) for number in range(2)]
+    work = variants(model, tokens)[name]
     reset_peak_memory(device)
     for batch in batches:
         work(batch)
@@ -154,4 +165,4 @@ def _memory(shape: str, device: str, attention: str, batch_size: str, tokens: st
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    print(_memory(*sys.argv[1:]))
+    print(_memory_alone(*sys.argv[1:]))

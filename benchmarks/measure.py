@@ -1,5 +1,6 @@
 """Timing in turn, peak memory, and a description of the machine."""
 
+import gc
 import platform
 import statistics
 import time
@@ -15,6 +16,9 @@ from tqdm import tqdm
 Work = Callable[[Any], Any]
 """One variant of a job; it gets the round's input."""
 
+GPU_WARM_UP = 3
+"""Rounds to warm up on a GPU, which loads its kernels and takes its memory as they are first needed."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -23,7 +27,7 @@ class Case:
     Attributes:
         shape: Name of the model's shape.
         batch_size: Prompts in a batch.
-        rounds: Rounds of measuring, after one to warm up.
+        rounds: Rounds of measuring, after some to warm up.
     """
 
     shape: str
@@ -54,7 +58,7 @@ class Settings:
 def in_turn(
     variants: Mapping[str, Work], inputs: Callable[[int], Any], rounds: int, device: str, title: str
 ) -> dict[str, list[float]]:
-    """Measure the wall seconds of every variant in every round, after one round to warm up.
+    """Measure the wall seconds of every variant in every round, after some rounds to warm up.
 
     In each round all variants run in turn on the same input. If the machine's speed drifts, it drifts for all of them,
     and the ratios within a round hold. Each round begins with another variant: the first is a little slower, because
@@ -67,9 +71,9 @@ def in_turn(
         device: cpu or cuda.
         title: What to call it in the progress bar on standard error.
     """
-    names = list(variants)
+    names, warm_up = list(variants), 1 if device == "cpu" else GPU_WARM_UP
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in tqdm(range(rounds + 1), desc=title, unit="round"):
+    for number in tqdm(range(rounds + warm_up), desc=title, unit="round"):
         given = inputs(number)
         first = number % len(variants)
         for name in names[first:] + names[:first]:
@@ -77,7 +81,7 @@ def in_turn(
             start = time.perf_counter()
             variants[name](given)
             _synchronize(device)
-            if number > 0:
+            if number >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 
@@ -89,6 +93,7 @@ def ratio(a: list[float], b: list[float]) -> float:
 
 def reset_peak_memory(device: str) -> None:
     """Forget how much memory was used so far."""
+    gc.collect()
     if device == "cpu":
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     else:
@@ -105,9 +110,12 @@ def peak_memory(device: str) -> int:
 
 def machine(device: str) -> str:
     """Describe the hardware and the versions."""
-    hardware = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()} CPU"
+    if device == "cpu":
+        hardware = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    else:
+        hardware = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     return (
-        f"{hardware}, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
+        f"{hardware}; Python {platform.python_version()}, "
         f"torch {torch.__version__}, transformers {transformers.__version__}"
     )
 

@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lmms_eval.tasks import TaskManager
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
 
-from adaptvis_plugin.lmms_eval.sweeping import SweepModel, SweepOptions, sweep_with
 from benchmarks.decoding import ALPHAS
 from benchmarks.measure import Settings
 from benchmarks.shapes import BOS, IMAGE, SHAPES, random_llava
@@ -20,22 +18,6 @@ from benchmarks.shapes import BOS, IMAGE, SHAPES, random_llava
 ROUNDS = 12
 AT_MOST = 0.05
 """The most time that all of it may take, as a share of the decoder's: the project's own limit."""
-
-
-class Timed(SweepModel):
-    """A sweep that notes the seconds of every batch, and those of them that the decoder takes."""
-
-    def __init__(self, *arguments: Any, **given: Any) -> None:
-        super().__init__(*arguments, **given)
-        self.seconds: list[float] = []
-        self.in_decoder: list[float] = []
-        decode = self.runner.decoder.sweep
-        timed = partial(_timed, self.in_decoder, decode)
-        self.runner.decoder.sweep = timed  # type: ignore[method-assign]
-
-    def record(self, *batch: Any) -> None:
-        """Do a batch."""
-        _timed(self.seconds, super().record, *batch)
 
 
 def _timed(seconds: list[float], work: Callable[..., Any], *arguments: Any, **given: Any) -> Any:
@@ -47,22 +29,31 @@ def _timed(seconds: list[float], work: Callable[..., Any], *arguments: Any, **gi
 
 def measure(settings: Settings) -> dict[str, Any]:
     """Sweep some of the demo's rows with a random model, through lmms-eval, and time each batch."""
+    # Here, because the other parts can be measured without lmms-eval.
+    from lmms_eval.tasks import TaskManager
+
+    from adaptvis_plugin.lmms_eval.sweeping import SweepModel, SweepOptions, sweep_with
+
     case = settings.cases[0]
+    in_batches: list[float] = []
+    in_decoder: list[float] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_checkpoint(folder / "model", case.shape, settings)
-        model = Timed(
+        model: Any = SweepModel(
             str(folder / "model"),
             prompt="paper",
             batch_size=case.batch_size,
             device=settings.device,
             attn_implementation=settings.attention,
         )
+        model.record = partial(_timed, in_batches, model.record)
+        model.runner.decoder.sweep = partial(_timed, in_decoder, model.runner.decoder.sweep)
         model.options = SweepOptions(folder / "traces", (1.0, *ALPHAS))
         limit = case.batch_size * (ROUNDS + 1)
         (trace,) = sweep_with(model, TaskManager(), ["whatsup_demo"], limit, f"max_new_tokens={settings.tokens}")
         size = trace.stat().st_size / limit
-    batches = list(zip(model.seconds, model.in_decoder, strict=True))[1:]  # the first one warms up
+    batches = list(zip(in_batches, in_decoder, strict=True))[1:]  # the first one warms up
     return {
         "case": str(case),
         "batches": len(batches),

@@ -112,7 +112,7 @@ def complete_pass(
         _weights.clear()
         eos = model.generation_config.eos_token_id
         pad = model.generation_config.pad_token_id
-        first, done = None, torch.zeros(len(alpha), dtype=torch.bool)
+        first, done = None, torch.zeros_like(alpha, dtype=torch.bool)
         new: list[torch.Tensor] = []
         while len(new) < tokens and not bool(done.all()):
             batch = _extended(inputs, new, answer_type)

@@ -177,7 +177,7 @@ def test_bounds_are_for_answers_of_two_tokens() -> None:
 
 
 def test_peak_memory_grows_with_the_batch_and_holds_the_weights() -> None:
-    one, many = (decoding.peak_memory_alone("tiny", "cpu", "sdpa", rows, 1, "AdaptVis") for rows in (1, 16))
+    one, many = (decoding.peak_memory_alone("tiny", "sdpa", rows, 1, "AdaptVis") for rows in (1, 16))
     pictures = 15 * 3 * 336 * 336 * 4
     assert one > random_llava(SHAPES["tiny"], "cpu", "sdpa").get_memory_footprint()
     assert many > one + 2 * pictures, "two batches are made, and each is more than its pictures"

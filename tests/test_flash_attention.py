@@ -12,7 +12,6 @@ three sequences.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,73 +20,16 @@ import torch
 from transformers.integrations.flash_attention import flash_attention_forward
 
 from adaptvis_plugin.decoding import AdaptVis, Decoder, ScalingVis
-from tests import oracle, random_models
+from tests.cases import MODELS, NEW_TOKENS, Case, build, losses
 from tests.families import FAMILIES
-from tests.families.build import IMAGE, NOT_TEXT, TEXT, Family, random_batch, random_model
+from tests.families.build import NOT_TEXT, random_batch, random_model
 from tests.families.check import PerRow, same_tokens
-from tests.families.standard import CLIP, Square
 from tests.flash_on_cpu import Call, flash_on_cpu
 
-NEW_TOKENS = 5
 ALIKE = 1e-5  # two attention kernels
 TOLERANCE = 1e-4  # the decoder and the oracle
-GEMMA2 = {"model_type": "gemma2", "sliding_window": 12, "attn_logit_softcapping": 5.0, "query_pre_attn_scalar": 8}
-SOFTCAP = Family(
-    "llava (Gemma 2)",
-    "LlavaForConditionalGeneration",
-    {"vision_config": CLIP, "text_config": {**TEXT, **GEMMA2}, "image_token_index": IMAGE, "vision_feature_layer": -2},
-    Square(),
-)
-# The prompts of the largest batch are longer than every window.
-SPECIAL = {
-    "qwen2_vl": FAMILIES["qwen2_vl"],  # positions depend on the image
-    "mistral3": FAMILIES["mistral3"],  # a sliding window in every layer
-    "aya_vision": FAMILIES["aya_vision"],  # in some layers
-    "softcap": SOFTCAP,  # in some layers, with a softcap
-}
 WINDOWS = {"mistral3": 12, "aya_vision": 16, "softcap": 12}
 HEADS = (4, 2)  # of queries, and of keys and values
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model and a batch, and what the oracle and `generate` need to know about them."""
-
-    model: Any
-    inputs: dict[str, Any]
-    image: int
-    oracle_options: dict[str, Any]
-    generation: dict[str, Any]
-
-    @property
-    def prompts(self) -> list[int]:
-        """The number of tokens of each prompt."""
-        lengths: list[int] = self.inputs["attention_mask"].sum(1).tolist()
-        return lengths
-
-    @property
-    def layers(self) -> int:
-        layers: int = self.model.config.get_text_config().num_hidden_layers
-        return layers
-
-    def expected(self, alpha: torch.Tensor) -> oracle.OracleResult:
-        return oracle.scaling_vis(self.model, self.inputs, self.image, alpha, NEW_TOKENS, **self.oracle_options)
-
-    def generate(self) -> Any:
-        options = {"max_new_tokens": NEW_TOKENS, "do_sample": False, **self.generation}
-        return self.model.generate(**self.inputs, **options, output_logits=True, return_dict_in_generate=True)
-
-
-def build(name: str, texts: list[int]) -> Case:
-    """Return a random model and a batch with one image in each row, padded on the left if the texts differ."""
-    if name == "llava":
-        model = random_models.random_model(name, kv_heads=2, seed=3)
-        inputs = random_models.random_batch(model, texts, seed=3)
-        return Case(model, inputs, random_models.IMAGE, {}, {})
-    family = SPECIAL[name]
-    inputs = random_batch(family, texts, [1] * len(texts))
-    oracle_options = {"own_positions": family.own_positions, "forbidden": NOT_TEXT}
-    return Case(random_model(family), inputs, IMAGE, oracle_options, {"suppress_tokens": NOT_TEXT})
 
 
 @pytest.fixture
@@ -97,7 +39,7 @@ def calls() -> Iterator[list[Call]]:
 
 
 each_case = pytest.mark.parametrize("texts", [[3, 9, 5], [7]], ids=["padded", "one row"])
-each_model = pytest.mark.parametrize("name", ["llava", *SPECIAL])
+each_model = pytest.mark.parametrize("name", MODELS)
 
 
 def of_prompt(calls: list[Call], case: Case) -> list[Call]:
@@ -137,8 +79,7 @@ def test_generate_gives_what_eager_attention_gives(name: str, texts: list[int], 
 @each_model
 def test_steering_equals_two_complete_passes(name: str, texts: list[int], calls: list[Call]) -> None:
     case = build(name, texts)
-    ones = torch.ones(len(texts))
-    expected = {alpha: case.expected(alpha * ones) for alpha in (1.0, 0.5, 1.5)}
+    expected = {alpha: case.expected(alpha) for alpha in (1.0, 0.5, 1.5)}
     effect = (expected[0.5].first_logits - expected[1.0].first_logits).abs().max()
     assert effect > 100 * TOLERANCE, "steering must be visible for the comparison to mean anything"
     confidence = expected[1.0].confidence
@@ -206,19 +147,9 @@ def test_in_half_precision_steering_loses_no_more_than_two_complete_passes(
     dtype: torch.dtype, calls: list[Call]
 ) -> None:
     """The types that the kernel takes."""
-    ours = eager = 0.0
-    for seed in range(4):
-        model = random_models.random_model("llava", kv_heads=2, seed=seed)
-        inputs = random_models.random_batch(model, [5, 9, 3], seed=seed)
-        alphas = torch.full((3,), 0.5)
-        exact = oracle.scaling_vis(model, inputs, random_models.IMAGE, alphas, 1).first_logits
-        model = model.to(dtype)
-        model.set_attn_implementation("flash_attention_2")
-        inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
-        complete = oracle.scaling_vis(model, inputs, random_models.IMAGE, alphas, 1).first_logits
-        found = Decoder(model).generate(inputs, ScalingVis(0.5), max_new_tokens=2).first_logits
-        ours += float((found - exact).abs().mean())
-        eager += float((complete - exact).abs().mean())
+    ours, eager = losses(
+        (build("llava", [5, 9, 3], seed) for seed in range(4)), dtype, alpha=0.5, attention="flash_attention_2"
+    )
     assert ours <= 1.1 * eager
     assert {call.dtype for call in calls} == {dtype}
 

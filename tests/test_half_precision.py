@@ -1,13 +1,14 @@
 """In bf16 and fp16, steering loses no more precision than two complete passes do, and never overflows."""
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration, Qwen2Config
 
-from adaptvis_plugin.decoding import Baseline, Decoder, ScalingVis
-from tests import oracle
+from adaptvis_plugin.decoding import Baseline, Decoder
+from tests.cases import Case, losses
 from tests.families.check import same_tokens
 from tests.random_models import IMAGE, random_batch, random_model
 
@@ -37,59 +38,57 @@ def qwen2_model(seed: int) -> Any:
     return model
 
 
-def errors(build: Any, dtype: torch.dtype, alpha: float) -> tuple[float, float]:
-    """Return the mean difference from the fp32 oracle: of the decoder, and of two complete eager passes."""
-    ours = eager = 0.0
-    for seed in SEEDS:
+def llava_model(seed: int) -> Any:
+    return random_model("llava", kv_heads=2, seed=seed)
+
+
+def cases(build: Callable[[int], Any], seeds: Iterable[int] = SEEDS) -> Iterator[Case]:
+    """Yield a model and a batch for each seed."""
+    for seed in seeds:
         model = build(seed)
-        inputs = random_batch(model, TEXTS, seed=seed)
-        alphas = torch.full((len(TEXTS),), alpha)
-        exact = oracle.scaling_vis(model, inputs, IMAGE, alphas, 1).first_logits
-        model = model.to(dtype)
-        inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
-        complete = oracle.scaling_vis(model, inputs, IMAGE, alphas, 1).first_logits.float()
-        found = Decoder(model).generate(inputs, ScalingVis(alpha=alpha), max_new_tokens=2).first_logits
-        ours += float((found - exact).abs().mean())
-        eager += float((complete - exact).abs().mean())
-    return ours / len(SEEDS), eager / len(SEEDS)
+        yield Case(model, random_batch(model, TEXTS, seed=seed), IMAGE)
+
+
+def unsteered_loss(dtype: torch.dtype, device: str = "cpu") -> float:
+    """Return the mean difference of the unsteered logits with large biases from those in fp32."""
+    total = 0.0
+    for case in cases(qwen2_model):
+        exact, found = (
+            Decoder(case.model).generate(case.on(device, own).inputs, Baseline()).first_logits
+            for own in (torch.float32, dtype)
+        )
+        total += float((found - exact).abs().mean())
+    return total / len(SEEDS)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.5])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_steering_loses_no_more_than_two_complete_passes(dtype: torch.dtype, alpha: float) -> None:
-    ours, eager = errors(lambda seed: random_model("llava", kv_heads=2, seed=seed), dtype, alpha)
+    ours, eager = losses(cases(llava_model), dtype, alpha)
     # Both are rounding errors of the same prefill, so they differ only by chance: by 2% over these seeds, either way.
     assert ours <= 1.03 * eager
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.999])
 def test_with_large_biases_steering_loses_less_than_two_complete_passes(alpha: float) -> None:
-    ours, eager = errors(qwen2_model, torch.bfloat16, alpha)
+    ours, eager = losses(cases(qwen2_model), torch.bfloat16, alpha)
     assert ours <= eager
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.999, 1.001])
 def test_large_biases_do_not_overflow_in_float16(alpha: float) -> None:
     """Two complete eager passes do overflow: their logits are NaN."""
-    ours, eager = errors(qwen2_model, torch.float16, alpha)
+    ours, eager = losses(cases(qwen2_model), torch.float16, alpha)
     assert eager != eager
-    unsteered = 0.0
-    for seed in SEEDS:
-        model = qwen2_model(seed)
-        inputs = random_batch(model, TEXTS, seed=seed)
-        exact = Decoder(model).generate(inputs, Baseline()).first_logits
-        inputs["pixel_values"] = inputs["pixel_values"].half()
-        unsteered += float((Decoder(model.half()).generate(inputs, Baseline()).first_logits - exact).abs().mean())
-    assert ours <= 1.2 * unsteered / len(SEEDS), "steering adds almost nothing to what fp16 costs the unsteered model"
+    unsteered = unsteered_loss(torch.float16)
+    assert ours <= 1.2 * unsteered, "steering adds almost nothing to what fp16 costs the unsteered model"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_unsteered_answers_of_a_sweep_are_those_of_generate(dtype: torch.dtype) -> None:
-    for seed in SEEDS:
-        model = random_model("llava", kv_heads=2, seed=seed).to(dtype)
-        inputs = random_batch(model, TEXTS, seed=seed)
-        inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
-        plain = Decoder(model).generate(inputs, Baseline(), max_new_tokens=6)
-        swept = Decoder(model).sweep(inputs, [0.5, 1.5], max_new_tokens=6)[1.0]
+    for case in cases(llava_model):
+        half = case.on("cpu", dtype)
+        plain = Decoder(half.model).generate(half.inputs, Baseline(), max_new_tokens=6)
+        swept = Decoder(half.model).sweep(half.inputs, [0.5, 1.5], max_new_tokens=6)[1.0]
         assert torch.equal(swept.confidence, plain.confidence)
         assert same_tokens(swept.sequences, plain.sequences)

@@ -9,6 +9,7 @@ from adaptvis_plugin.decoding import AdaptVis, Baseline, Decoder, Method, Scalin
 from adaptvis_plugin.decoding.prefix.store import Prefix, PrefixStore
 from tests.families import FAMILIES
 from tests.families.build import NOT_TEXT, random_batch, random_model
+from tests.families.check import on
 
 TOLERANCE = 1e-4
 ROOM = 2**30  # the default, a twentieth of a tiny model, has no room for a prefix
@@ -38,10 +39,10 @@ def same(a: Any, b: Any) -> None:
     assert torch.equal(a.sequences, b.sequences)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
-@pytest.mark.parametrize("name", SHARING)
-def test_sharing_changes_nothing(name: str, method: Method) -> None:
-    model = random_model(FAMILIES[name])
+def share(name: str, method: Method, device: str = "cpu") -> None:
+    """Decode batches that share more and more images, each also apart."""
+    model: Any = random_model(FAMILIES[name])
+    model.to(device)
     shared, apart = Decoder(model, prefix_bytes=ROOM), Decoder(model, prefix_bytes=0)
     batches = [
         questions(name, [4, 2], [0, 1], seed=6),  # the first batch only shows whether sharing is exact
@@ -51,11 +52,18 @@ def test_sharing_changes_nothing(name: str, method: Method) -> None:
         questions(name, [8, 3], [4, 3], seed=9),  # both cached from a batch that shared nothing
     ]
     for batch in batches:
+        inputs = on(device, batch)
         options: dict[str, Any] = {"max_new_tokens": 5, "suppress_tokens": NOT_TEXT}
-        same(shared.generate(batch, method, **options), apart.generate(batch, method, **options))
+        same(shared.generate(inputs, method, **options), apart.generate(inputs, method, **options))
     assert shared.stats.prefixes_reused == 0 + 2 + 1 + 0 + 2
     assert apart.stats.prefixes_reused == 0
     assert shared.stats.rows == apart.stats.rows == 12
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("name", SHARING)
+def test_sharing_changes_nothing(name: str, method: Method) -> None:
+    share(name, method)
 
 
 def test_a_sweep_shares_too() -> None:

@@ -42,15 +42,17 @@ class Branches:
 
     def _first_branch(self, call: AttentionCall) -> AttentionCall:
         """Return the call of the first branch of each prompt, as if it had the cache for itself."""
-        rows = slice(None, None, self._branches)
-        columns = torch.arange(call.key.shape[2], device=call.key.device)
-        own = columns[(columns < self._before) | ((columns - self._before) % self._branches == 0)]
+        rows, before = slice(None, None, self._branches), self._before
         mask, options = call.mask, call.options
         if mask is not None and len(mask) > 1:
             mask = mask[rows]
         if isinstance(options.get("position_ids"), torch.Tensor):
             options = {**options, "position_ids": options["position_ids"][..., rows, :]}
-        key, value = (states.index_select(2, own) for states in (call.key, call.value))
+        # Slices, because a GPU would have to tell how many columns a mask selects, and wait for that in every layer.
+        key, value = (
+            torch.cat([states[:, :, :before], states[:, :, before :: self._branches]], 2)
+            for states in (call.key, call.value)
+        )
         return AttentionCall(call.kernel, call.module, call.query[rows], key, value, mask, options)
 
     def _mask(self, call: AttentionCall) -> torch.Tensor:

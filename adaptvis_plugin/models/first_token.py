@@ -94,6 +94,7 @@ class OptionTokens:
         Returns:
             For each row its options in order. Empty if `of` has no tokens for them, or if none of them is possible.
         """
+        logits = logits.cpu()  # once: on a GPU, each option would take a call and a wait of its own
         result: list[Mapping[str, float]] = [{} for _ in options]
         alike: dict[tuple[str, ...], list[int]] = {}
         for row, offered in enumerate(options):

@@ -327,7 +327,8 @@ class Runner:
         return StopStrings(self.processor.tokenizer, every) if every else None
 
     def _answers(self, out: Decoded, inputs: BatchFeature, stop: StopStrings | None) -> list[Answer]:
-        texts = self.processor.batch_decode(out.sequences, skip_special_tokens=True)
+        sequences = out.sequences.cpu()  # once: all that follows looks at single tokens
+        texts = self.processor.batch_decode(sequences, skip_special_tokens=True)
         return [
             # Round alpha to what the user gave: the nearest fp32 number to 0.8 is 0.800000012.
             Answer((stop.before(text) if stop else text).strip(), confidence, round(alpha, 6), given, new)
@@ -336,7 +337,7 @@ class Runner:
                 out.confidence.tolist(),
                 out.alpha.tolist(),
                 inputs["attention_mask"].sum(1).tolist(),
-                _lengths(out.sequences, self.model.generation_config.eos_token_id, stop),
+                _lengths(sequences, self.model.generation_config.eos_token_id, stop),
                 strict=True,
             )
         ]

@@ -69,26 +69,28 @@ class Measured:
 
 
 @cache
-def measure(name: str, image_last: bool = False) -> Measured:
+def measure(name: str, image_last: bool = False, device: str = "cpu") -> Measured:
     """Compare one family with the oracle, on a batch in which all rows end in text or one ends in an image."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # nothing here is large enough for several threads
     try:
-        return _measure(FAMILIES[name], IMAGE_LAST if image_last else TEXTS)
+        return _measure(FAMILIES[name], IMAGE_LAST if image_last else TEXTS, device)
     finally:
         torch.set_num_threads(threads)
 
 
-def _measure(family: Family, texts: list[int]) -> Measured:
+def _measure(family: Family, texts: list[int], device: str) -> Measured:
     model: Any = random_model(family)
-    inputs = random_batch(family, texts)
+    model.to(device)
+    inputs = on(device, random_batch(family, texts))
+    alphas = torch.tensor(ALPHAS, device=device)
     options: dict[str, Any] = {
         "own_positions": family.own_positions,
         "answer_type": family.prefix_types[2],
         "forbidden": NOT_TEXT,
     }
-    expected = oracle.scaling_vis(model, inputs, IMAGE, torch.tensor(ALPHAS), NEW_TOKENS, **options)
-    unsteered, text = oracle.complete_pass(model, inputs, IMAGE, torch.ones(len(texts)), NEW_TOKENS, **options)
+    expected = oracle.scaling_vis(model, inputs, IMAGE, alphas, NEW_TOKENS, **options)
+    unsteered, text = oracle.complete_pass(model, inputs, IMAGE, torch.ones_like(alphas), NEW_TOKENS, **options)
 
     decoder = Decoder(model, prefix_bytes=2**30)
     out = decoder.generate(inputs, PerRow(ALPHAS), max_new_tokens=NEW_TOKENS, suppress_tokens=NOT_TEXT)
@@ -121,6 +123,14 @@ def _measure(family: Family, texts: list[int]) -> Measured:
         same_swept_text=all(same_tokens(ours, slow) for ours, slow in swept[1::2]),
         steered=tuple(n for n, module in model.named_modules() if module in decoder._text_decoder.attention),
     )
+
+
+def on(device: str, inputs: dict[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """Return a batch on a device, with its pixels in a type."""
+    return {
+        name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in inputs.items()
+    }
 
 
 def same_tokens(ours: torch.Tensor, slow: torch.Tensor) -> bool:
