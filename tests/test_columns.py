@@ -164,10 +164,10 @@ def test_a_model_that_goes_down_the_picture_first_is_followed(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("rearrange", "reason"),
     [
-        (lambda features: features + features.mean(1, keepdim=True), "many .* made from the same pixels"),
+        (lambda features: features + features.mean(1, keepdim=True), "many of them are made from the same pixels"),
         (lambda features: features + features.flip(1), "places far apart"),
         (lambda features: features * 0, "nothing of it"),
-        (lambda features: features.detach(), "in a way that can be followed"),
+        (lambda features: features.detach(), "nothing of it"),
         (lambda features: features * float("nan"), "not finite"),
     ],
     ids=["all patches in each", "two patches in each", "nothing", "no gradient", "not a number"],

@@ -14,14 +14,12 @@ from adaptvis_plugin.attention.record import UnmappedError
 # Into how many groups the columns are cut, in turn. Rows of columns have lengths with many divisors, primes have none.
 _GROUPS = (1, 2, 3, 5, 7, 11, 13, 17, 23, 31, 41, 53, 71, 97, 127, 163, 211, 257)
 _WIDEST = 0.25  # share of the pixel values that one column may be made from, if it shares them with others
-_MOST_UNFOLLOWED = "they do not depend on the pixels in a way that can be followed (a gradient)"
-_SHARED = 32  # columns that may be made from the same pixel value
+_MOST_SHARED = 32  # columns that may be made from the same pixel value
 _NOISE = 1e-3  # gradients below this share of the largest one count as none
 _SAME = 0.1  # relative difference of two gradients that should be equal
 _CLASHES = 1e-3  # share of values that may seem to have several columns, by rounding
 _TAIL = 0.05
 
-_UNFOLLOWED = "they do not depend on the pixels in a way that can be followed (a gradient)"
 _SHARED = "many of them are made from the same pixels (a resampler, or wide convolutions)"
 
 _Probe = Callable[[torch.Tensor], torch.Tensor]
@@ -64,13 +62,11 @@ def find_dependence(features: torch.Tensor, pixels: list[torch.Tensor]) -> Depen
 
     def probe(signs: torch.Tensor) -> torch.Tensor:
         found = torch.autograd.grad(sums, pixels, signs.to(sums), retain_graph=True, allow_unused=True)
-        if all(part is None for part in found):
-            raise UnmappedError(_UNFOLLOWED)
         parts = [torch.zeros_like(given) if part is None else part for part, given in zip(found, pixels, strict=True)]
         return torch.cat([part.detach().float().flatten() for part in parts])
 
     if not sums.requires_grad:
-        raise UnmappedError(_UNFOLLOWED)
+        raise UnmappedError("they do not depend on the pixels in a way that can be followed (a gradient)")
     for groups in _GROUPS:
         if groups == 2:
             _check_width(probe, count)
