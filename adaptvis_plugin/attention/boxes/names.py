@@ -26,8 +26,8 @@ _ADJECTIVES = frozenset(
     re.findall(
         r"\w+",
         "black white gray grey red orange yellow green blue purple pink brown tan beige blond blonde silver gold "
-        "golden dark light bright large big huge small little tiny tall short long wide round square rectangular striped "
-        "plaid old new young open closed empty full wood wooden metal metallic plastic leather silk",
+        "golden dark light bright large big huge small little tiny tall short long wide round square striped plaid "
+        "old new young open closed empty full wood wooden metal metallic plastic leather silk",
     )
 )
 """Words in front of an object's name that its labels may lack. Any other word may make it another object: hot dog."""
