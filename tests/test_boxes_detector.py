@@ -21,7 +21,6 @@ from transformers import (
     Owlv2ForObjectDetection,
     Owlv2ImageProcessor,
     Owlv2Processor,
-    SwinConfig,
 )
 
 from adaptvis_plugin.attention.boxes import Asked, BoxSource, Reason, open_source
@@ -32,13 +31,14 @@ PICTURE = Image.effect_noise((60, 40), 80).convert("RGB")
 QUESTION = "Where is the mug in relation to the red plate? Answer with left, right, on or under."
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "mug", "plate", "red")
-SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+SIZES: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 def owlv2() -> tuple[Any, Any]:
-    words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
+    # As in CLIP the tokens of begin and end come last: the model takes a query that begins with 0 for padding.
+    words = ["!", *LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[])
-    text = {**SIZES, "vocab_size": len(words), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    text = {**SIZES, "vocab_size": len(words), "bos_token_id": 53, "eos_token_id": 54, "pad_token_id": 54}
     config = Owlv2Config(
         text_config={**text, "max_position_embeddings": 16},
         vision_config={**SIZES, "image_size": 32, "patch_size": 8},
@@ -50,14 +50,12 @@ def owlv2() -> tuple[Any, Any]:
 
 def grounding_dino() -> tuple[Any, Any]:
     tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(WORDS)})
-    part = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    part: dict[str, Any] = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
     config = GroundingDinoConfig(
-        backbone_config=SwinConfig(
-            image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4,
-            out_features=["stage2", "stage3", "stage4"],
-        ),
+        backbone_config={"model_type": "swin", "image_size": 64, "embed_dim": 8, "depths": [1, 1, 1, 1],
+                         "num_heads": [1, 1, 1, 1], "window_size": 4, "out_features": ["stage2", "stage3", "stage4"]},
         text_config=BertConfig(vocab_size=len(WORDS), max_position_embeddings=64, **SIZES),
-        d_model=16, encoder_attention_heads=2, decoder_attention_heads=2, num_queries=5, max_text_len=32, **part,
+        d_model=32, encoder_attention_heads=2, decoder_attention_heads=2, num_queries=5, max_text_len=32, **part,
     )  # fmt: skip
     images = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
     return GroundingDinoForObjectDetection(config), GroundingDinoProcessor(image_processor=images, tokenizer=tokenizer)
