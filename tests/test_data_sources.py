@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from adaptvis_plugin.attention.boxes.pictures import file_names
 from adaptvis_plugin.data import DataError, load_table, prepare, status
 from tests.data_helpers import DATA, FACTS, Site, image_bytes, jpeg, network, official, sources
 
@@ -59,6 +60,14 @@ def test_the_forms_of_an_image(site: Site, images: list[Any], kind: Any) -> None
     assert origin.source == f"Hub data set {FIRST}"
     for row, made in zip(load_table("vg_two"), DATA["vg_two"], strict=True):
         assert (row["caption_options"], row["image"].size) == (made.captions, (24, 18))
+
+
+@pytest.mark.parametrize("kind", [IMAGE, pa.list_(IMAGE), pa.list_(IMAGE, 1)], ids=str)
+def test_a_table_keeps_the_names_of_its_pictures_files(site: Site, kind: Any) -> None:
+    named = [{**picture, "path": f"{number}.jpg"} for number, picture in enumerate(PICTURES)]
+    site.add_hub(FIRST, {FILE: parquet(named if kind == IMAGE else [[one] for one in named], kind)})
+    prepare(["vg_two"])
+    assert file_names("vg_two") == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg"]
 
 
 TWO = [[picture, picture] for picture in PICTURES]

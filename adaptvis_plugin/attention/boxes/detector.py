@@ -80,7 +80,7 @@ class Detector:
         inputs = processor(images=image, text=[[name]], return_tensors="pt").to(self._device)
         with torch.inference_mode():
             outputs = model(**inputs)
-        [found] = self._processed(processor, outputs, inputs, image.size)
+        [found] = self._processed(processor, outputs, inputs, name, image.size)
         scores: torch.Tensor = found["scores"]
         order = scores.argsort(descending=True, stable=True)
         width, height = image.size
@@ -92,11 +92,11 @@ class Detector:
                 return Box(name, left, top, right, bottom)
         return None
 
-    def _processed(self, processor: Any, outputs: Any, inputs: Any, size: tuple[int, int]) -> Any:
+    def _processed(self, processor: Any, outputs: Any, inputs: Any, name: str, size: tuple[int, int]) -> Any:
         """Return the boxes in pixels. The detectors' processors take different arguments."""
         process = processor.post_process_grounded_object_detection
         known = inspect.signature(process).parameters
-        given: dict[str, Any] = {"target_sizes": [(size[1], size[0])]}
+        given: dict[str, Any] = {"target_sizes": [(size[1], size[0])], "text_labels": [[name]]}
         if "input_ids" in known:
             given["input_ids"] = inputs["input_ids"]
         if self._threshold is not None:

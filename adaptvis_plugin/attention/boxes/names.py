@@ -26,8 +26,8 @@ _ADJECTIVES = frozenset(
     re.findall(
         r"\w+",
         "black white gray grey red orange yellow green blue purple pink brown tan beige blond blonde silver gold "
-        "golden dark light bright large big huge small little tiny tall short long wide round square rectangular "
-        "striped plaid old new young open closed empty full wood wooden metal metallic plastic leather silk",
+        "golden dark light bright large big huge small little tiny tall short long wide round square striped plaid "
+        "old new young open closed empty full wood wooden metal metallic plastic leather silk",
     )
 )
 """Words in front of an object's name that its labels may lack. Any other word may make it another object: hot dog."""
@@ -157,6 +157,6 @@ def _singular(word: str) -> str:
         return word[:-3] + "y"
     if word.endswith(("ches", "shes", "sses", "xes", "oes")):
         return word[:-2]
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+    if len(word) > 2 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         return word[:-1]
     return word

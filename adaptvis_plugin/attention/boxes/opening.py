@@ -56,7 +56,8 @@ def open_source(
     kind, colon, value = text.partition(":")
     if kind not in FORMS or bool(colon) != (":" in FORMS[kind]) or (colon and not value):
         raise AttentionError(
-            f"--boxes {text!r} is none of {'; '.join(FORMS.values())}{did_you_mean(kind, FORMS) if not colon else ''}"
+            f"--boxes {text!r} is none of {'; '.join(FORMS.values())}"
+            + (did_you_mean(kind, FORMS) if kind not in FORMS else "")
         )
     if kind == "none":
         return None

@@ -11,6 +11,8 @@ from adaptvis_plugin.attention.record import AttentionError
 from adaptvis_plugin.data import files
 from adaptvis_plugin.data.cache import DataError
 
+AFTER = frozenset(" \t\r\n,:]}")
+"""What may follow a value."""
 CHUNK = 2**20
 LARGEST = 2**26
 """Characters of one item of a list; the largest of the published files have some hundred thousand."""
@@ -107,7 +109,7 @@ class _Text:
         while True:
             try:
                 value, end = self._decode(self._read, self._at)
-                if end < len(self._read) or self._ended:  # else a number might go on
+                if self._ended or self._read[end : end + 1] in AFTER:  # else a number may go on
                     self._at = end
                     return value
             except json.JSONDecodeError as error:
