@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,13 @@ def of(path: Path, setting: Setting | None = None) -> Familiarity:
 
 
 def written(folder: Path, rows: Sequence[Row], setting: Setting | None = None, **header: Any) -> Familiarity:
-    return of(write_trace(folder / "toy.jsonl", rows, **header), setting)
+    path = folder / f"toy-{len(list(folder.glob('*.jsonl')))}.jsonl"
+    return of(write_trace(path, rows, **header), setting)
+
+
+@cache
+def recorded_run(name: str) -> Familiarity:
+    return of(REFERENCE / "traces" / f"{name}.jsonl", AdaptVis(*TRACES[name][1]))
 
 
 def relation(found: Familiarity, name: str) -> Relation:
@@ -79,7 +87,7 @@ def judged_by_its_task(metrics: Sequence[dict[str, float | None]]) -> list[Row]:
 def test_recorded_answers_have_the_published_scores(
     name: str, plain: float, smoothed: float, sharpened: float, adaptvis: float
 ) -> None:
-    found = of(REFERENCE / "traces" / f"{name}.jsonl", AdaptVis(*TRACES[name][1]))
+    found = recorded_run(name)
     one, split = found.overall, found.split
     assert one.plain and one.smoothed and one.sharpened and split and split.both.steered
     scores = (one.plain, one.smoothed.accuracy, one.sharpened.accuracy, split.both.steered)
@@ -89,7 +97,7 @@ def test_recorded_answers_have_the_published_scores(
 
 @recorded
 def test_what_the_recorded_answers_say_of_familiarity() -> None:
-    found = of(REFERENCE / "traces" / "Controlled_Images_A.jsonl", AdaptVis(0.5, 1.5, 0.4))
+    found = recorded_run("Controlled_Images_A")
     on, left = relation(found, "on"), relation(found, "left")
     assert (on.rows, on.said, left.rows, left.said) == (83, 0, 81, 175)
     assert on.separation and on.separation.auroc is None  # it is never right there
@@ -100,7 +108,7 @@ def test_what_the_recorded_answers_say_of_familiarity() -> None:
     assert "Confidence separates right from wrong: AUROC 0.89 [0.86, 0.92]. AdaptVis stands on this." in text
     assert "It says 'on' in 0.0%, and that is right in 25.2%." in text
 
-    never_right = relation(of(REFERENCE / "traces" / "VG_QA_one_obj.jsonl"), "front")
+    never_right = relation(recorded_run("VG_QA_one_obj"), "front")
     assert (never_right.rows, never_right.right, never_right.said, never_right.plain) == (0, 0, 296, None)
 
 
@@ -220,7 +228,7 @@ def test_steered_answers_say_nothing_about_the_confidence(tmp_path: Path) -> Non
 def test_a_partial_trace_is_used_and_called_partial(tmp_path: Path) -> None:
     found = written(tmp_path, simulated(5), total=400)
     assert sentences(found)[0] == "The trace is partial: 20 of 400 rows."
-    assert "## whatsup\\_toy\\_val: 20 rows, partial: 20 of 400 rows" in markdown([found]).replace("_", "\\_")
+    assert "## whatsup_toy_val: 20 rows, partial: 20 of 400 rows" in markdown([found])
 
 
 def test_an_undefined_auroc_is_said_and_not_a_number(tmp_path: Path) -> None:
@@ -233,7 +241,6 @@ def test_an_undefined_auroc_is_said_and_not_a_number(tmp_path: Path) -> None:
     json.dumps(content, allow_nan=False)
     text = markdown([found])
     assert "undefined" in text and "nan" not in text
-    write([found], tmp_path / "out")  # the ROC curve is left out of the picture
 
 
 def test_intervals_of_one_group_are_absent(tmp_path: Path) -> None:
@@ -287,7 +294,7 @@ def test_rows_without_any_number_are_an_error(tmp_path: Path) -> None:
 
 def test_a_right_answer_that_cannot_be_judged_is_an_error(tmp_path: Path) -> None:
     rows = [row.model_copy(update={"gold": ""}) for row in simulated(1)]
-    with pytest.raises(AttentionError, match=r"toy\.jsonl: a right answer cannot be judged: The label is empty"):
+    with pytest.raises(AttentionError, match=r"toy-0\.jsonl: a right answer cannot be judged: The label is empty"):
         written(tmp_path, rows)
 
 
@@ -323,7 +330,7 @@ def test_the_report_has_tables_and_pictures_of_every_trace(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("width", [60, 200])
 def test_the_tables_fit_a_terminal(tmp_path: Path, width: int) -> None:
-    console = Console(width=width, record=True, quiet=True)
+    console = Console(width=width, record=True, file=StringIO())
     for grid in grids(written(tmp_path, simulated(10), AdaptVis(0.5, 2.0, 0.5))):
         console.print(Fitted(grid.head, grid.rows, range(grid.texts), grid.title, grid.note))
     text = console.export_text()

@@ -53,15 +53,16 @@ class Sums:
             lambda sums: self.value(sums[..., :first]) - other.value(sums[..., first:]),
         )
 
-    def estimate(self) -> Estimate:
+    def estimate(self, centred: bool = False) -> Estimate:
         """Return the figure with its interval over the groups; see `estimate`."""
-        return estimate(self.table, self.value)
+        return estimate(self.table, self.value, centred=centred)
 
 
 def estimate(
     sums: NDArray[np.float64],
     value: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     resamples: int = RESAMPLES,
+    centred: bool = False,
 ) -> Estimate:
     """Return a function of sums over groups of rows, with its percentile bootstrap interval and standard error.
 
@@ -71,13 +72,15 @@ def estimate(
         sums: The sums of each group, shape (groups, columns).
         value: Maps sums of shape (..., columns) to values of shape (...); see `metrics.Metric`.
         resamples: How many times the groups are drawn.
+        centred: Whether the interval is moved by the mean distance of the resamples from the figure. A sum of absolute
+            values grows with noise, and resamples have more of it: their percentiles may even leave out the figure.
     """
     groups = len(sums)
     point = float(value(sums.sum(0)))
     if groups > 1 and (sums == sums[0]).all():  # every resample is the same
         return Estimate(point, Interval(point, point), 0.0)
     # How often each group was drawn, times its sums: much faster than to gather every column of every draw.
-    return _drawn(point, groups, lambda counts: value(counts @ sums), resamples)
+    return _drawn(point, groups, lambda counts: value(counts @ sums), resamples, centred)
 
 
 def auroc(
@@ -119,7 +122,13 @@ def auroc(
     return _drawn(float(area(np.ones(len(names)))), len(names), area, resamples)
 
 
-def _drawn(point: float, groups: int, value: Callable[[NDArray[Any]], NDArray[np.float64]], resamples: int) -> Estimate:
+def _drawn(
+    point: float,
+    groups: int,
+    value: Callable[[NDArray[Any]], NDArray[np.float64]],
+    resamples: int,
+    centred: bool = False,
+) -> Estimate:
     """Return a figure with its percentile bootstrap interval and standard error.
 
     Args:
@@ -127,6 +136,7 @@ def _drawn(point: float, groups: int, value: Callable[[NDArray[Any]], NDArray[np
         groups: How many groups there are to draw.
         value: Maps how often each group was drawn, shape (draws, groups), to figures of shape (draws,).
         resamples: How many times they are drawn.
+        centred: See `estimate`.
     """
     if groups < 2:
         return Estimate(point, Interval(np.nan, np.nan), np.nan)
@@ -143,7 +153,8 @@ def _drawn(point: float, groups: int, value: Callable[[NDArray[Any]], NDArray[np
             confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(SEED),
         )  # fmt: skip
     low, high = found.confidence_interval
-    return Estimate(point, Interval(float(low), float(high)), float(found.standard_error))
+    shift = point - found.bootstrap_distribution.mean() if centred else 0.0
+    return Estimate(point, Interval(float(low + shift), float(high + shift)), float(found.standard_error))
 
 
 class McNemar(NamedTuple):

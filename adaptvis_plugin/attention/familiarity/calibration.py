@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptvis_plugin.analysis.metrics import mean_of, sums_by_group
-from adaptvis_plugin.analysis.statistics import Estimate, Sums, auroc
+from adaptvis_plugin.analysis.statistics import Estimate, Interval, Sums, auroc
 
 BINS = 10
 """Into how many bins the confidence is divided."""
@@ -136,11 +136,12 @@ def _reliability(
     gaps = np.zeros((groups.max() + 1, len(edges)))
     np.add.at(gaps, (groups, place), right - confidence)
     table = np.column_stack([gaps, np.bincount(groups)])
+    error = Sums(table, lambda sums: np.abs(sums[..., :-1]).sum(-1) / sums[..., -1]).estimate(centred=True)
     chance = np.bincount(place, confidence * (1 - confidence))
     return Reliability(
         kind,
         bins,
-        Sums(table, lambda sums: np.abs(sums[..., :-1]).sum(-1) / sums[..., -1]).estimate(),
+        error._replace(interval=Interval(*map(float, np.maximum(0, error.interval)))),
         # The number of right answers in a bin has about a normal distribution, whose mean distance is this.
         float(np.sqrt(2 / np.pi * chance).sum() / len(confidence)),
         max(bins, key=lambda one: abs(one.gap)),

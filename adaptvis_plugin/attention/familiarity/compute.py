@@ -75,7 +75,7 @@ def familiarity(trace: Trace, setting: Setting | None = None) -> Familiarity:
     wanted = {1.0, low, high, *((setting.alpha_low, setting.alpha_high) if setting else ())}
     metric, worth = judged(trace, [alpha for alpha in alphas if alpha in wanted])
     every = np.stack(list(worth.values()))
-    known: NDArray[np.bool_] = ~np.isnan(every).any(axis=0)
+    known = np.isfinite(every.sum(0))
     used = [trace.rows[place] for place in np.flatnonzero(known)]
     if not used:
         raise AttentionError(f"{trace.path}: no row has a number of {metric.name} under all of its coefficients")

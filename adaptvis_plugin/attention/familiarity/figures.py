@@ -152,4 +152,4 @@ class Familiarity:
     def alphas(self) -> tuple[float | None, float | None]:
         """The coefficients of smoothed and sharpened; None where there is none."""
         low, high = self.overall.smoothed, self.overall.sharpened
-        return low and low.alpha, high and high.alpha
+        return low.alpha if low else None, high.alpha if high else None

@@ -120,7 +120,7 @@ def _confidence(found: Familiarity) -> Figure:
     if found.split:
         counts.axvline(found.split.threshold, color=INK, linewidth=1, label=f"threshold {found.split.threshold:g}")
     counts.set(xlabel="confidence of the unsteered model", ylabel="rows", xlim=(0, 1))
-    counts.legend(frameon=False)
+    counts.legend(frameon=False, loc="upper right")
     one = found.overall.separation
     curve.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     if one is not None and one.auroc is not None:

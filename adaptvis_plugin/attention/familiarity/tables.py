@@ -90,8 +90,8 @@ def confidence(found: Familiarity) -> Grid | None:
     note = (
         f"With {LEVEL:.0%} bootstrap intervals. The confidence is the probability of the first token, not of the "
         "answer: several first tokens may begin the same answer. AUROC: 0.5 separates nothing, 1 everything. A "
-        "calibration error is never 0 in a finite number of rows, and a resample makes it larger rather than smaller; "
-        "compare it with what a perfectly calibrated model would show."
+        "calibration error is never 0 in a finite number of rows; compare it with what a perfectly calibrated model "
+        "would show. Resamples make it larger, so its interval is moved by their mean distance from it."
     )
     return Grid("confidence", "What the confidence is worth", note, ("measure", "value"), tuple(rows))
 
