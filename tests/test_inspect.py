@@ -74,6 +74,7 @@ def test_the_command_inspects_the_demo_without_a_network(tmp_path: Path) -> None
     assert len(lines) < 30 and max(map(len, lines)) <= 120
     for words in (
         "supported, one pass expected",
+        "0-3, each with the heads 0 to 3; steer some by layers=3 or heads=L3H3",
         "6.94 MB of float32",
         "USER: Where is the mug in relation to the table?",
         "91, of these 64 image columns (<image>, id 4) for a picture of 128 x 128",
@@ -86,18 +87,20 @@ def test_the_command_inspects_the_demo_without_a_network(tmp_path: Path) -> None
 
 
 def test_with_weights_the_row_is_run(tmp_path: Path) -> None:
-    found = facts(tmp_path, "demo", "--weights")
+    found = facts(tmp_path, "demo", "--weights", "--model-args", "constant=1.5,layers=1-2")
     assert found["passes"] == {"count": 1, "certain": True, "reason": "a row was run"}
     answers = found["answers"]
     assert {name: answer["alpha"] for name, answer in answers.items()} == {
         "baseline": 1,
         "scalingvis": 0.8,
         "adaptvis": 1.5,
+        "constant": 1,
     }
     assert len({answer["confidence"] for answer in answers.values()}) == 1
     assert answers["baseline"]["text"] in ("Left", "Right", "On", "Under")
-    unread = facts(tmp_path, "demo")
-    assert unread["answers"] is None
+    unread = facts(tmp_path, "demo", "--model-args", "layers=9")
+    assert (unread["layers"], unread["heads"], unread["answers"]) == ([0, 1, 2, 3], 4, None)
+    assert "layer 9: the model has attention in the layers 0 to 3" in unread["settings"]["adaptvis"]["missing"]
     assert {**found["weights"], "loaded": False} == unread["weights"]
     assert {**found["cache"], "loaded": False} == unread["cache"]
 

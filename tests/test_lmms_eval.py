@@ -62,8 +62,8 @@ def adaptvis() -> dict[str, Any]:
 
 def test_every_model_is_registered_as_a_chat_model() -> None:
     families = ("llava", "vlm", "replay")
-    methods = ("baseline", "scalingvis", "adaptvis", "calibrated")
-    assert set(model_names()) == {f"{f}_{m}" for f in families for m in methods}
+    methods = ("baseline", "scalingvis", "adaptvis", "calibrated", "constant")
+    assert set(model_names()) == {f"{f}_{m}" for f in families for m in methods} - {"replay_constant"}
     for name in model_names():
         assert name in lmms_eval.models.list_available_models()
         found = lmms_eval.models.get_model(name)
@@ -196,6 +196,8 @@ def test_unusable_generation_options_fail_the_run(options: dict[str, Any]) -> No
         ("llava_adaptvis", {"prompt": "haiku"}, "prompt='haiku'"),
         ("llava_adaptvis", {"batch_size": "auto"}, "batch_size='auto'.*whole number"),
         ("vlm_adaptvis", {"pretrained": "None"}, "give the checkpoint"),
+        ("vlm_scalingvis", {"alpha": 0.5, "layers": "2-9"}, "layer 4: the model has attention in the layers 0 to 3"),
+        ("vlm_scalingvis", {"alpha": 0.5, "heads": "L1H99"}, "head L1H99: the model's layers have the heads 0 to"),
     ],
 )
 def test_unusable_model_args_fail_the_run(model: str, arguments: dict[str, Any], complaint: str) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from adaptvis_plugin.cli import app
 from adaptvis_plugin.decoding import ScalingVis
-from adaptvis_plugin.lmms_eval.plugin import FAMILIES
+from adaptvis_plugin.lmms_eval.plugin import model_names
 from adaptvis_plugin.methods import METHODS, hyper_parameters
 from adaptvis_plugin.models.arguments import ModelArguments, argument_help
 from adaptvis_plugin.models.presets import load_preset
@@ -88,6 +88,11 @@ SETUPS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("adaptvis", {"alpha": 0.5}, ["alpha=0.5", "alpha_low, alpha_high, threshold", "alpha belongs to scalingvis"]),
     ("adaptvis", {"threshold": 2}, ["threshold=2", "[0, 1]"]),
     ("adaptvis", {"alpha_low": -0.5}, ["alpha_low=-0.5", COEFFICIENT]),
+    ("scalingvis", {"layers": "18-14"}, ["layers='18-14'", "14-18+22"]),
+    ("scalingvis", {"heads": "17.3"}, ["heads='17.3'", "L17H3+L17H5"]),
+    ("adaptvis", {"layers": 1, "heads": "L1H0"}, ["layers=1 and heads='L1H0'", "give one"]),
+    ("baseline", {"layers": 1}, ["layers=1", "layers belongs to scalingvis and adaptvis"]),
+    ("constant", {"constant": "much"}, ["constant='much'", "a finite number"]),
     ("baseline", {"alpha": 1}, ["alpha=1", "none", "alpha belongs to scalingvis"]),
     ("baseline", {"trust_remote_cod": True}, ["trust_remote_cod=True", "Did you mean trust_remote_code?"]),
     ("baseline", {"colour": None}, ["colour=None", "the hyper-parameters of baseline are: none"]),
@@ -125,6 +130,10 @@ PRESETS: list[tuple[str, list[str]]] = [
         "description: x\nsettings: {refcoco_seg_val: {scalingvis: {alpha: 2}}}",
         ["refcoco_seg_val", "write refcoco_seg,"],
     ),
+    (
+        "description: x\nsettings: {vsr: {scalingvis: {alpha: 2, layers: [14, x]}}}",
+        ["vsr.scalingvis: layers=[14, 'x']"],
+    ),
     ("- a\n- list", ["['a', 'list'] is not a mapping", "give description, pretrained"]),
     ("description: [", ["not YAML"]),
     ("description: x\n\tprompt: chat", ["not YAML"]),
@@ -152,6 +161,29 @@ def test_a_preset_s_task_that_looks_misspelt(tmp_path: Path, caplog: pytest.LogC
     ]
     said = refusal(lambda: arguments.choose("whatsup_controlled_a_val"))
     assert "so give alpha" in said and "it has some for 'whatsup_controled_a'" in said
+
+
+@pytest.mark.parametrize(
+    ("written", "given", "places"),
+    [
+        ("layers: 14-18", {}, {"layers": "14-18"}),
+        ("layers: [16, 14, 15, 22]", {}, {"layers": "14-16+22"}),
+        ("layers: 14", {}, {"layers": "14"}),
+        ("heads: [L17H5, L17H3]", {}, {"heads": "L17H3+L17H5"}),
+        ("heads: [L17H3]", {"layers": "0-2"}, {"layers": "0-2"}),
+        ("layers: 14-18", {"heads": "L1H0"}, {"heads": "L1H0"}),
+        ("", {"layers": 3}, {"layers": "3"}),
+        ("", {}, {}),
+    ],
+)
+def test_layers_and_heads_come_from_a_preset_or_in_place_of_it(
+    written: str, given: dict[str, Any], places: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"description: x\nsettings:\n  vsr:\n    scalingvis:\n      alpha: 2\n      {written}\n")
+    method = ModelArguments(method="scalingvis", pretrained="demo", preset=str(file), **given).choose("vsr_test")
+    assert method.settings == {"alpha": 2, **places}
+    assert ScalingVis(**method.settings) == method
 
 
 # What lmms-eval and VLMEvalKit hand over of the same text, as far as their arguments are the same.
@@ -215,6 +247,8 @@ MISSPELT = {
     "trce": "trace",
     "methd": "method",
     "alhpa": "alpha",
+    "lyers": "layers",
+    "hads": "heads",
 }
 
 
@@ -268,7 +302,7 @@ class Styled(ScalingVis):
 
     @classmethod
     def check(cls, name: str, value: Any) -> None:
-        if not isinstance(value, {"style": str, "twice": bool}.get(name, float)):
+        if value is not None and not isinstance(value, {"style": str, "twice": bool}.get(name, float)):
             raise ValueError(f"{name}={value!r}: not for this method")
 
 
@@ -292,11 +326,12 @@ def test_the_readme_s_table_is_the_description() -> None:
 
 
 def test_every_model_of_lmms_eval_explains_its_arguments() -> None:
-    for method in METHODS:
-        for family in FAMILIES:
-            model = lmms_eval.models.get_model(f"{family}_{method}")
-            assert argument_help(method) in str(model.__doc__)
-    assert "alpha_low, alpha_high, threshold: the hyper-parameters of adaptvis" in argument_help("adaptvis")
+    for name in model_names():
+        model = lmms_eval.models.get_model(name)
+        assert argument_help(name.partition("_")[2]) in str(model.__doc__)
+    assert "constant: the hyper-parameters of constant" in argument_help("constant")
+    assert "layers=14-18+22" in argument_help("scalingvis") and "layers=" not in argument_help("constant")
+    assert "alpha_low, alpha_high, threshold, layers, heads: the hyper-parameters" in argument_help("adaptvis")
 
 
 def test_the_help_of_vlmevalkit_s_command_explains_the_arguments() -> None:

@@ -104,7 +104,8 @@ say("clash", [[a, b] for a, b in pairs if a.startswith(b) or b.startswith(a)])
         ("nothing", "give --data and --model"),
         (
             "argument",
-            "unknown model_args alhpa=0.5; the hyper-parameters of scalingvis are: alpha. Did you mean alpha?",
+            "unknown model_args alhpa=0.5; the hyper-parameters of scalingvis are: alpha, layers, heads. Did you mean "
+            "alpha?",
         ),
         ("value", "alpha=-1: a coefficient"),
         ("truth", "trust_remote_code='no': give true or false"),
@@ -200,8 +201,13 @@ ours = ["--model", "demo_scalingvis", "--model-args", "alpha=0.5", "--judge", "e
 say("stock", command("--data", "Stock", *ours))
 say("broken", command("--data", "Broken", "Stock", *ours))
 say("other", command("--data", "Stock", "--model", "demo_scalingvis", "--model-args", "alpha=0.8"))
+say("layers", command("--data", "Stock", "--model", "demo_scalingvis", "--model-args", "alpha=0.5,layers=1-2"))
+few = ["--data", "WhatsUp_Demo", "--limit", "3"]
+say("constant", command(*few, "--model", "demo_constant", "--model-args", "constant=1.0"))
+say("lacking", command(*few, "--model", "demo_scalingvis", "--model-args", "layers=2-9", "--work-dir", "lacking"))
 with open("config.json", "w") as file:
     model = {"class": "SteeredVLM", "method": "scalingvis", "pretrained": "demo", "alpha": 0.5, "batch_size": 2}
+    model["heads"] = ["L2H3", "L1H0"]
     data = {"WhatsUp_Demo": {"class": "WhatsUpDataset", "dataset": "WhatsUp_Demo"}}
     json.dump({"model": {"mine": model}, "data": data}, file)
 say("config", command("--config", "config.json", "--limit", "3"))
@@ -230,8 +236,16 @@ say("config", command("--config", "config.json", "--limit", "3"))
     status, errors = found["other"]
     assert status == 2
     assert "were made with alpha=0.5; this run asks for alpha=0.8. Use another --work-dir" in errors
-    assert found["config"][0] == 0
-    assert json.loads((outputs / "mine" / "mine_WhatsUp_Demo_settings.json").read_text())["alpha"] == 0.5
+    status, errors = found["layers"]
+    assert status == 2 and "were made with layers=None; this run asks for layers=1-2. Use another" in errors
+    status, errors = found["lacking"]
+    assert status == 1 and "layer 4: the model has attention in the layers 0 to 3" in errors
+    assert not (tmp_path / "lacking" / "demo_scalingvis" / "demo_scalingvis_WhatsUp_Demo_trace.jsonl").exists()
+    assert found["constant"][0] == found["config"][0] == 0
+    [constant], _ = read_runs([outputs / "demo_constant"])
+    assert (constant.described, constant.plain) == ("constant 1", False)
+    [mine], _ = read_runs([outputs / "mine"])
+    assert mine.settings == {"alpha": 0.5, "heads": "L1H0+L2H3"} and mine.described == "scalingvis 0.5/L1H0+L2H3"
     assert len((outputs / "mine" / "mine_WhatsUp_Demo_trace.jsonl").read_text().splitlines()) == 3
 
 

@@ -36,14 +36,12 @@ class AttentionPlan:
     Attributes:
         alphas: The coefficients, 1 first.
         constants: The constants of the control.
-        layers: Where the coefficients apply; see `ScalingVis`.
-        heads: Where the coefficients apply; see `ScalingVis`.
+        places: The layers or heads in which the coefficients apply; see `Method.places`.
     """
 
     alphas: tuple[float, ...]
     constants: tuple[float, ...]
-    layers: Any = None
-    heads: Any = None
+    places: Mapping[str, str]
 
     @classmethod
     def of(cls, methods: Iterable[Method], constants: Sequence[float]) -> AttentionPlan:
@@ -53,15 +51,14 @@ class AttentionPlan:
             AttentionError: If they steer different layers or heads: one pass computes all coefficients in the same.
         """
         every = list(methods)
-        places = {(getattr(one, "layers", None), getattr(one, "heads", None)) for one in every}
-        if len(places) > 1:
+        places = every[0].places if every else {}
+        if any(one.places != places for one in every):
             raise AttentionError(
                 f"the settings steer different layers or heads ({'; '.join(map(str, every))}); look at one kind at a "
                 "time, by --layers or --heads"
             )
-        ((layers, heads),) = places or {(None, None)}
         alphas = {alpha for one in every for alpha in one.alphas or ()} - {1.0}
-        return cls((1.0, *sorted(alphas)), tuple(dict.fromkeys(constants)), layers, heads)
+        return cls((1.0, *sorted(alphas)), tuple(dict.fromkeys(constants)), places)
 
 
 def methods_for(

@@ -204,7 +204,7 @@ def _runs(
             judged(own, [1.0])[1][1.0],
         )
     for name, method in methods.items():
-        yield steered(name, [one.alpha for one in answers_under(method, trace.rows, str(trace.path))])
+        yield steered(name, [one.alpha for one in answers_under(method, trace.rows, str(trace.path), trace.places)])
 
 
 def _picture(record: Record) -> Image.Image:

@@ -35,8 +35,8 @@ def compare(
     setting: Annotated[
         list[str] | None,
         typer.Option(
-            help="Read traces of sweeps under this setting, as adaptvis:0.5/1.5/0.4, in place of each coefficient; may "
-            "be repeated."
+            help="Read traces of sweeps under this setting, as adaptvis:0.5/1.5/0.4, in place of each coefficient; "
+            "layers or heads may follow, as scalingvis:0.8/14-18. May be repeated."
         ),
     ] = None,
     preset: Annotated[

@@ -76,6 +76,8 @@ def shown(report: Report) -> Table:
 
 
 def _model(report: Report) -> Iterator[tuple[str, str]]:
+    from adaptvis_plugin.decoding.heads import written
+
     yield "model", escape(f"{report.model}: {report.architecture} ({report.model_type}), {report.source}")
     if report.refusal is not None:
         yield "steering", f"[red]refused:[/red] {escape(report.refusal)}"
@@ -87,6 +89,10 @@ def _model(report: Report) -> Iterator[tuple[str, str]]:
         yield "problem", f"[red]{escape(problem)}[/red]"
     others = ", ".join(name for name in report.attentions if name != report.attention)
     yield "attention", escape(f"{report.attention}; the class also has {others or 'no other'}")
+    if report.layers is not None and report.heads is not None:
+        last, heads = report.layers[-1], f"the heads 0 to {report.heads - 1}"
+        some = f"steer some by layers={last} or heads=L{last}H{report.heads - 1}"
+        yield "layers", f"{written(report.layers)}, each with {heads}; {some}"
     weights = report.weights
     sizes = ", ".join(f"{_size(size)} of {dtype}" for dtype, size in weights.by_dtype.items())
     origin = "as loaded" if weights.loaded else "as config.json says"

@@ -26,6 +26,10 @@ def sweep(
     tasks: Annotated[str, typer.Option(help="Tasks of lmms-eval and groups of them, separated by commas.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the traces: TASK.jsonl for each task.")],
     alphas: Annotated[str, typer.Option(help="The coefficients besides 1, which is always there.")] = ALPHAS,
+    layers: Annotated[
+        str | None, typer.Option(help="Steer these layers only, as 14-18+22; `adaptvis inspect` says which there are.")
+    ] = None,
+    heads: Annotated[str | None, typer.Option(help="Steer these heads only, as L17H3+L17H5.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each task.")] = None,
     include_path: Annotated[Path | None, typer.Option(help="Folder with task files of your own.")] = None,
@@ -57,6 +61,9 @@ def sweep(
             raise ValueError(f"--output {output}: this is a file; give a folder")
         if json_file is not None and json_file.is_dir():
             raise ValueError(f"--json {json_file}: this is a folder; give a file")
+        from adaptvis_plugin.decoding import ScalingVis
+
+        places = ScalingVis(1.0, layers=layers, heads=heads).places
         from adaptvis_plugin.lmms_eval.sweeping import SweepOptions
         from adaptvis_plugin.lmms_eval.sweeping import sweep as run
 
@@ -66,7 +73,7 @@ def sweep(
         files, first = run(
             model_args,
             _listed("--tasks", tasks),
-            SweepOptions(output, coefficients, _listed("--options", options) if options else ()),
+            SweepOptions(output, coefficients, _listed("--options", options) if options else (), places),
             batch_size=batch_size,
             limit=limit,
             include_path=None if include_path is None else str(include_path),

@@ -83,8 +83,8 @@ class Run:
     @property
     def plain(self) -> bool:
         """Whether the answers are those of plain decoding, by the method or because all coefficients are 1."""
-        # A calibrated model is not steered either, but chooses its answers.
-        steers = self.method not in (None, "calibrated")
+        # Two methods change the answers without a coefficient: one chooses them, the other adds a constant.
+        steers = self.method not in (None, "calibrated", "constant")
         return self.method == "baseline" or (steers and bool((self.rows["alpha"] == 1).all()))
 
     @property
@@ -96,9 +96,9 @@ class Run:
 def described(method: str | None, settings: Mapping[str, Any]) -> str:
     """Return a method with its hyper-parameters, as `--setting` takes them; empty without a method.
 
-    Those of a calibration that are not a single value are left out.
+    Those without a value are left out, and those of a calibration that are not a single value.
     """
-    single = [value for value in settings.values() if not isinstance(value, Mapping)]
+    single = [value for value in settings.values() if value is not None and not isinstance(value, Mapping)]
     values = "/".join(f"{value:g}" if isinstance(value, int | float) else str(value) for value in single)
     return f"{method or ''} {values}".strip()
 

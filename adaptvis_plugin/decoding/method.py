@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from adaptvis_plugin.decoding.heads import Heads, head_names, layer_numbers
+from adaptvis_plugin.decoding.heads import Heads, head_names, layer_numbers, written
 
 PLACES: dict[str, Callable[[str, Any], tuple[Any, ...]]] = {"layers": layer_numbers, "heads": head_names}
 """The hyper-parameters that say where a method steers -> how they are read."""
@@ -28,10 +28,10 @@ class Method(ABC):
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]  # every method is a dataclass
             self.check(field.name, getattr(self, field.name))
+        _ = self.steered  # which raises if they contradict each other
         for name, read in PLACES.items():
             if (value := getattr(self, name, None)) is not None:
                 object.__setattr__(self, name, read(name, value))  # in one form, whatever it was given as
-        _ = self.steered  # which raises if they contradict each other
 
     @classmethod  # noqa: B027  # not abstract: a method may accept any value
     def check(cls, name: str, value: Any) -> None:
@@ -73,6 +73,20 @@ class Method(ABC):
     def steered(self) -> Heads:
         """Where the coefficients apply: by the hyper-parameters `layers` and `heads`, if the method has them."""
         return Heads.of(getattr(self, "layers", None), getattr(self, "heads", None))
+
+    @property
+    def places(self) -> dict[str, str]:
+        """The hyper-parameters that say where it steers, each as one text: `{"layers": "14-18"}`; empty for everywhere.
+
+        Two methods steer the same layers and heads if these are equal.
+        """
+        return {name: written(value) for name in PLACES if (value := getattr(self, name, None)) is not None}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The hyper-parameters that have a value, as JSON and YAML can hold them and the constructor takes them."""
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]  # every method is a dataclass
+        return {name: value for name, value in values.items() if value is not None} | self.places
 
     @property
     def added(self) -> float:

@@ -16,6 +16,7 @@ from adaptvis_plugin.attention.form import Header, constant_name
 from adaptvis_plugin.attention.plan import CONTROL, AttentionPlan, control_path, store_path
 from adaptvis_plugin.attention.record import Places, Record, UnmappedError
 from adaptvis_plugin.attention.store import AttentionStore
+from adaptvis_plugin.decoding import ScalingVis
 from adaptvis_plugin.images import thumbnail
 from adaptvis_plugin.lmms_eval.models import Plan, answer_row
 from adaptvis_plugin.lmms_eval.recording import TaskTrace, add_rows, is_padding
@@ -82,9 +83,8 @@ def capture(
     preset = ModelArguments(method="baseline", **given).preset
     planned = plan(preset, list(dict.fromkeys(leaf for name in names for leaf, _ in leaves(manager, name))))
     model: Any = AttentionModel.create_from_arg_string(model_args, {"batch_size": batch_size})
-    model.options = AttentionOptions(
-        folder, planned.alphas, layers=planned.layers, heads=planned.heads, constants=planned.constants
-    )
+    model.options = AttentionOptions(folder, planned.alphas, places=planned.places, constants=planned.constants)
+    model.runner.decoder.check(ScalingVis(1.0, **planned.places))
     return sweep_with(model, manager, names, limit, gen_kwargs), model.rank == 0
 
 
@@ -108,9 +108,7 @@ class AttentionModel(SweepModel):
     ) -> None:
         """Answer a batch and capture its attention, and write both; the rows of the sweep last."""
         options = self.options
-        found = self.runner.attend(
-            prompts, options.alphas, options.constants, encoded, layers=options.layers, heads=options.heads, **plan[1]
-        )
+        found = self.runner.attend(prompts, options.alphas, options.constants, encoded, **options.places, **plan[1])
         by_task: dict[str, list[Record]] = {}
         for request, prompt, one in zip(requests, prompts, found, strict=True):
             if not is_padding(request):

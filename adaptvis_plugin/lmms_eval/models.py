@@ -8,7 +8,6 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +160,7 @@ class SteeredModel(lmms):
     def _plan(self, request: Instance) -> Plan:
         _, _, options, doc_id, task, split = request.args
         method, documents = self.runner.arguments.choose(task), self.task_dict[task][split]
+        self.runner.decoder.check(method)
         if (columns := getattr(documents, "column_names", None)) is not None:  # one column, so that no image is decoded
             offered = {"options": documents["options"][doc_id]} if "options" in columns else {}
             method.check_offered(f"{task}, document {doc_id}", offered_options(offered))
@@ -178,8 +178,7 @@ class SteeredModel(lmms):
         for request, (method, options) in zip(requests, plans, strict=True):
             if request.task_name not in traces:
                 task = RecordedTask.of(request)
-                settings: Any = method
-                header = task.header(self.runner, options, method=self.method, settings=asdict(settings))
+                header = task.header(self.runner, options, method=self.method, settings=method.settings)
                 path = Path(folder) / f"{type(self).__name__}_{task.name}.jsonl"
                 traces[task.name] = TaskTrace(path, task, header, _recorded_result)
         return traces

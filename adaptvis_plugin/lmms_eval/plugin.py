@@ -26,6 +26,9 @@ REPLAY = "replay"
 FAMILIES = {"llava": "llava-hf/llava-1.5-7b-hf", "vlm": None, REPLAY: None}
 """The prefix of the model names -> the checkpoint if `pretrained` is not given."""
 
+NOT_REPLAYED = ("constant",)
+"""Methods that have no answer under any coefficient of a sweep, and so none in its trace."""
+
 log = logging.getLogger(__name__)
 
 _CLASSES = "adaptvis_plugin.lmms_eval.models"
@@ -34,7 +37,12 @@ _TASKS_MODULE = "lmms_eval.tasks"
 
 def model_names() -> list[str]:
     """Return every name that `lmms-eval --model` accepts from this plugin."""
-    return [f"{family}_{method}" for family in FAMILIES for method in METHODS]
+    return [
+        f"{family}_{method}"
+        for family in FAMILIES
+        for method in METHODS
+        if family != REPLAY or method not in NOT_REPLAYED
+    ]
 
 
 def register() -> "list[ModelManifest]":

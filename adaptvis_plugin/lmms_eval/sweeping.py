@@ -1,7 +1,7 @@
 """A sweep: every row of lmms-eval's tasks answered under several coefficients, from one prefill, into traces."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lmms_eval.utils import load_yaml_config, simple_parse_args_string
 from tenacity import RetryError
 from transformers import BatchFeature
 
+from adaptvis_plugin.decoding import ScalingVis
 from adaptvis_plugin.lmms_eval.models import Plan, SteeredModel
 from adaptvis_plugin.lmms_eval.recording import RecordedTask, TaskTrace, add_rows, is_padding
 from adaptvis_plugin.lmms_eval.requests import generation_options
@@ -39,15 +40,13 @@ class SweepOptions:
         folder: The folder of the traces; that of a task is `<task>.jsonl`.
         alphas: The coefficients, 1 first.
         offered: The options of rows that offer none themselves; empty if there are none.
-        layers: Where the coefficients apply; see `ScalingVis`.
-        heads: Where the coefficients apply; see `ScalingVis`.
+        places: The layers or heads that are steered; see `Method.places`.
     """
 
     folder: Path
     alphas: tuple[float, ...]
     offered: tuple[str, ...] = ()
-    layers: Any = None
-    heads: Any = None
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 class SweepModel(SteeredModel):
@@ -95,7 +94,8 @@ class SweepModel(SteeredModel):
         traces: Mapping[str, TaskTrace[bool]],
     ) -> None:
         """Answer a batch, score the answers, and write the rows."""
-        self.write(requests, prompts, self.runner.sweep(prompts, self.options.alphas, encoded, **plan[1]), traces)
+        options = {**self.options.places, **plan[1]}
+        self.write(requests, prompts, self.runner.sweep(prompts, self.options.alphas, encoded, **options), traces)
 
     def write(
         self,
@@ -119,7 +119,8 @@ class SweepModel(SteeredModel):
         return prompt if prompt.options else replace(prompt, options=self.options.offered)
 
     def _open(self, requests: Sequence[Instance], plans: Sequence[Plan]) -> dict[str, TaskTrace[bool]]:
-        settings = {"options": list(self.options.offered)} if self.options.offered else {}
+        offered = {"options": list(self.options.offered)} if self.options.offered else {}
+        settings = {**self.options.places, **offered}
         traces: dict[str, TaskTrace[bool]] = {}
         for request, (_, options) in zip(requests, plans, strict=True):
             if request.task_name not in traces:
@@ -167,12 +168,14 @@ def sweep(
         The traces, and whether this process is the one that reports.
 
     Raises:
-        ValueError: If a task or an argument is unknown or unusable, before the model is loaded.
+        ValueError: If a task or an argument is unknown or unusable, before the model is loaded; or if the model lacks
+            a layer or head that is to be steered.
         TraceError: If the folder holds answers of another run.
     """
     manager = TaskManager(include_path=include_path, model_name=PLAIN)
     names = check_tasks(manager, tasks, gen_kwargs)
     model: Any = SweepModel.create_from_arg_string(model_args, {"batch_size": batch_size})
+    model.runner.decoder.check(ScalingVis(1.0, **options.places))
     model.options = options
     return sweep_with(model, manager, names, limit, gen_kwargs), model.rank == 0
 

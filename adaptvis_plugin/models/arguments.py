@@ -23,6 +23,12 @@ from adaptvis_plugin.models.validation import did_you_mean, explain, positive
 if TYPE_CHECKING:
     from adaptvis_plugin.decoding import Method
 
+WHERE = (
+    "layers, heads: where the coefficients apply, numbered from 0: layers=14, layers=14-18+22 or single "
+    "heads=L17H3+L17H5; by default in every layer and head"
+)
+"""The help of the hyper-parameters that say so."""
+
 DType = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 
 
@@ -110,6 +116,7 @@ class ModelArguments(BaseModel):
             for name, value in given.items():
                 if name not in cls.model_fields:
                     _check_hyper_parameter(method, name, value)
+            _check_together(given)
         return {name: value for name, value in given.items() if value is not None}
 
     @field_validator("preset", mode="before")
@@ -197,10 +204,18 @@ def _check_hyper_parameter(method: str, name: str, value: Any) -> None:
             method_class(method).check(name, value)
         return
     others = [other for other in METHODS if name in hyper_parameters(other)]
-    hint = f". {name} belongs to {others[0]}" if others else did_you_mean(name, [*known, *ModelArguments.model_fields])
+    belongs = f". {name} belongs to {' and '.join(others)}"
+    hint = belongs if others else did_you_mean(name, [*known, *ModelArguments.model_fields])
     raise ValueError(
         f"unknown model_args {name}={value!r}; the hyper-parameters of {method} are: {', '.join(known) or 'none'}{hint}"
     )
+
+
+def _check_together(given: Mapping[str, Any]) -> None:
+    """Raise ValueError if the user names layers and heads."""
+    from adaptvis_plugin.decoding.heads import Heads
+
+    Heads.of(given.get("layers"), given.get("heads"))
 
 
 def argument_help(*methods: str) -> str:
@@ -211,4 +226,6 @@ def argument_help(*methods: str) -> str:
         if names := [name for name in hyper_parameters(method) if name not in mappings]:
             more = f" ({', '.join(mappings)}: only in a preset)" if mappings else ""
             lines.append(f"{', '.join(names)}: the hyper-parameters of {method}, in place of the preset's{more}")
+    if any("layers" in hyper_parameters(method) for method in methods):
+        lines.append(WHERE)
     return "\n".join(lines).replace("`", "")

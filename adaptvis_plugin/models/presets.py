@@ -108,7 +108,7 @@ def choose_method(name: str, task: str, preset: Preset | None, overrides: Values
         ValueError: If a hyper-parameter has no value, or a wrong one.
     """
     own = preset.values(task, name) if preset else {}
-    values = {**own, **overrides}
+    values = merged(own, overrides)
     if lacking := ", ".join(method_class(name).lacking(values)):
         source = "the preset has no settings" if preset else "there is no preset"
         source = f"the preset has only {', '.join(own)}" if own else source
@@ -121,6 +121,17 @@ def choose_method(name: str, task: str, preset: Preset | None, overrides: Values
             + (f"; it has some for {near[0]!r}" if near else "")
         )
     return build_method(name, values)
+
+
+def merged(own: Values, overrides: Values) -> Values:
+    """Return a preset's hyper-parameters, each replaced where the user gave a value.
+
+    What the user says about where to steer, layers or heads, replaces all that the preset says about it.
+    """
+    from adaptvis_plugin.decoding.method import PLACES
+
+    replaced = PLACES.keys() if PLACES.keys() & overrides.keys() else ()
+    return {**{name: value for name, value in own.items() if name not in replaced}, **overrides}
 
 
 def _check_task(task: str) -> None:

@@ -181,7 +181,7 @@ class Runner:
             prompts: The batch.
             alphas: The coefficients; 1.0 is always added.
             encoded: See `answer`.
-            **generation: See `answer`.
+            **generation: See `answer`; and `layers` and `heads`, see `Decoder.sweep`.
 
         Raises:
             ValueError: See `encode` and `Decoder.sweep`.

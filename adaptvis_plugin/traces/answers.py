@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,18 +19,20 @@ class Recorded(NamedTuple):
     text: str
 
 
-def answers_under(method: Method, rows: Sequence[Row], where: str) -> list[Recorded]:
+def answers_under(method: Method, rows: Sequence[Row], where: str, places: Mapping[str, str]) -> list[Recorded]:
     """Return the answers that the real run would give.
 
     Args:
         method: The method.
         rows: Rows of a sweep.
         where: What to call them in an error.
+        places: The layers or heads that the sweep steered; see `Trace.places`.
 
     Raises:
-        TraceError: If a coefficient was not recorded.
+        TraceError: If a coefficient was not recorded; see also `check_steered`.
         ValueError: If the method chooses among options, and a row has none or others.
     """
+    check_steered(where, method, places)
     if isinstance(method, Calibrated):
         for row in rows:
             method.check_offered(f"{where}: document {row.doc_id}", row.options.get(1.0, {}))
@@ -41,6 +43,36 @@ def answers_under(method: Method, rows: Sequence[Row], where: str) -> list[Recor
     if rows:
         check_recorded(where, alphas, rows[0].generations)
     return [Recorded(alpha, row.generations[alpha]) for alpha, row in zip(alphas, rows, strict=True)]
+
+
+def check_steered(where: str, method: Method, places: Mapping[str, str]) -> None:
+    """Check that a sweep steered as a method does, whatever the coefficients.
+
+    Args:
+        where: What to call the sweep in an error.
+        method: The method.
+        places: See `answers_under`.
+
+    Raises:
+        TraceError: If it did not.
+    """
+    if method.added:
+        raise TraceError(
+            f"{where}: a sweep has no answers with a constant added, only under coefficients; run the method itself "
+            "(vlm_constant in lmms-eval, <model>_constant in VLMEvalKit) and compare that run"
+        )
+    steers = method.alphas is None or any(alpha != 1 for alpha in method.alphas)
+    if steers and method.places != places:
+        options = "".join(f" --{name} {value}" for name, value in method.places.items())
+        raise TraceError(
+            f"{where}: the sweep steered {_listed(places)}, and this setting steers {_listed(method.places)}; sweep "
+            f"again into another folder {f'with{options}' if options else 'without --layers and --heads'}, or ask for "
+            "what was swept"
+        )
+
+
+def _listed(places: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in places.items()) or "all layers and heads"
 
 
 def check_recorded(where: str, wanted: Iterable[float], recorded: Iterable[float]) -> None:

@@ -49,6 +49,11 @@ class Trace:
         return (1.0, *others)
 
     @property
+    def places(self) -> dict[str, str]:
+        """The layers or heads in which the coefficients were applied; empty for all. See `Method.places`."""
+        return self.header.places if self.header else {}
+
+    @property
     def partial(self) -> str | None:
         """How much of the task the trace covers, if that is not all of it: `120 of 400 rows`."""
         if self.header and len(self.rows) < self.header.rows:

@@ -52,7 +52,8 @@ class Header(BaseModel):
         dtype: The weights' type: `float32`, `bfloat16`, `float16`, `float64`.
         prompt: `paper` or `chat`.
         method: `sweep`, or the name of the method of an ordinary run.
-        settings: The method's hyper-parameters; of a sweep the options that it offered to rows that offer none.
+        settings: The method's hyper-parameters. Of a sweep: the layers or heads that it steered, if not all (see
+            `Method.places`), and the options that it offered to rows that offer none.
         alphas: The recorded coefficients, 1.0 first, if every row has all of them: a sweep. Else empty.
         max_new_tokens: The longest answer in tokens.
         generation: The other options of the decoding, such as stop strings.
@@ -79,6 +80,13 @@ class Header(BaseModel):
     generation: dict[str, Any] = Field(default_factory=dict)
     code: str | None = None
     packages: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """The layers or heads in which the coefficients were applied, as `Method.places` has them."""
+        from adaptvis_plugin.decoding.method import PLACES  # here, because it imports torch
+
+        return {name: self.settings[name] for name in PLACES if name in self.settings}
 
 
 class TopToken(BaseModel):

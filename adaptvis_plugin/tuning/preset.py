@@ -14,7 +14,7 @@ from adaptvis_plugin.data.registry import data_sets
 from adaptvis_plugin.data.splits import whole_task
 from adaptvis_plugin.data.whatsup.facts import WhatsUpFacts
 from adaptvis_plugin.decoding.calibrated import OTHERS
-from adaptvis_plugin.methods import METHODS
+from adaptvis_plugin.methods import METHODS, build_method
 from adaptvis_plugin.models.presets import Preset, find_preset, load_preset
 from adaptvis_plugin.traces import Trace
 from adaptvis_plugin.tuning.controls import NEVER, chance, fit_regression, plain_features, prior
@@ -44,17 +44,20 @@ def _recorded_task(trace: Trace) -> str | None:
 
 
 def published_settings(trace: Trace) -> dict[str, Setting]:
-    """Return the settings that a preset of the package has for a trace's model and task, by method."""
+    """Return the settings that a preset of the package has for a trace's model and task, by method.
+
+    Those for other layers or heads than the trace's are left out: it says nothing about them.
+    """
     if trace.header:
         preset = find_preset(trace.header.model)
     else:
         preset = load_preset(RECORDED_WITH) if _recorded_task(trace) else None
-    task, found = preset_task(trace), {}
-    if preset and (values := preset.values(task, "scalingvis")):
-        found["scalingvis"] = Setting(values["alpha"], values["alpha"], 0.0)
-    if preset and (values := preset.values(task, "adaptvis")):
-        found["adaptvis"] = Setting(**values)
-    return found
+    every = {name: preset.values(preset_task(trace), name) for name in STEERING} if preset else {}
+    return {
+        name: Setting.of(name, values)
+        for name, values in every.items()
+        if values and build_method(name, values).places == trace.places
+    }
 
 
 def check_together(traces: Sequence[Trace]) -> None:
@@ -96,7 +99,7 @@ def write_preset(studies: Sequence[Study], path: Path) -> None:
 
 
 def _settings(study: Study) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {name: (study.kept(name) or PLAIN).hyper_parameters(name) for name in STEERING}
+    found = {name: study.values(name, study.kept(name) or PLAIN) for name in STEERING}
     if CALIBRATED in METHODS and (calibrated := calibrated_settings(study)):
         found[CALIBRATED] = calibrated
     return found

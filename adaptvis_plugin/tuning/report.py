@@ -182,13 +182,13 @@ def _plain(study: Study) -> dict[str, Any]:
         "methods": {
             line.name: {
                 "title": line.title,
-                "setting": line.setting.hyper_parameters(line.method) if line.setting else None,
+                "setting": study.values(line.method, line.setting) if line.setting else None,
                 "on_all_rows": line.on_all_rows,
                 "cross_validated": line.held_out,
                 "estimate": _estimate(line.estimate),
                 "gain": _estimate(line.gain),
                 "chosen": [
-                    {"setting": setting.hyper_parameters(line.method), "folds": count}
+                    {"setting": study.values(line.method, setting), "folds": count}
                     for setting, count in line.chosen.items()
                 ],
             }
@@ -200,7 +200,7 @@ def _plain(study: Study) -> dict[str, Any]:
         "smallest_gain_shown": {
             name: smallest_gain(gain, study.rows_together) for name, gain in study.together.items()
         },
-        "preset": {name: (study.kept(name) or PLAIN).hyper_parameters(name) for name in STEERING},
+        "preset": {name: study.values(name, study.kept(name) or PLAIN) for name in STEERING},
         "calibration": study.calibration,
         "unrounded": {"setting": study.unrounded[0]._asdict(), "on_all_rows": study.unrounded[1]},
         "not_scored": {name: setting.hyper_parameters(name) for name, setting in study.missing.items()},

@@ -8,10 +8,10 @@ then a few additions of arrays.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,15 @@ class Setting(NamedTuple):
         """Return it as the tables show it."""
         return f"{self.alpha_low:g} / {self.alpha_high:g} / {self.threshold:g}"
 
+    @classmethod
+    def of(cls, method: str, values: Mapping[str, Any]) -> Setting:
+        """Return a method's setting from its hyper-parameters."""
+        if method == "scalingvis":
+            return cls(values["alpha"], values["alpha"], 0.0)
+        return cls(*(values[name] for name in cls._fields))
+
     def hyper_parameters(self, method: str) -> dict[str, float]:
-        """Return it as a preset has it."""
+        """Return it as a preset has it, where all layers are steered."""
         return {"alpha": self.alpha_low} if method == "scalingvis" else self._asdict()
 
     def choice(self, outcomes: Outcomes) -> Choice:

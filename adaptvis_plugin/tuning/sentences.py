@@ -10,6 +10,7 @@ import numpy as np
 from adaptvis_plugin.analysis.metrics import Metric
 from adaptvis_plugin.analysis.statistics import LEVEL, Estimate
 from adaptvis_plugin.decoding.calibrated import OTHERS
+from adaptvis_plugin.traces import Trace
 from adaptvis_plugin.tuning.folds import STEERING
 from adaptvis_plugin.tuning.search import Setting
 from adaptvis_plugin.tuning.study import POWER, TITLES, FormChange, Study, beats, rows_needed, smallest_gain
@@ -40,6 +41,11 @@ def _about_rows(study: Study) -> Iterator[str]:
     one = study.outcomes
     if one.trace.partial:
         yield f"The trace is partial: {one.trace.partial}."
+    if one.trace.places:
+        yield (
+            f"The sweep steered {_places(one.trace)} alone, and so does the preset; settings that were published for "
+            "others are not scored."
+        )
     texts = {alpha: [row.generations[alpha] for row in one.trace.rows] for alpha in one.alphas}
     if all(answers == texts[1.0] for answers in texts.values()):
         yield "No answer is different under any of the recorded coefficients, so there is nothing to tune."
@@ -162,6 +168,10 @@ def _right_after(study: Study, form: FormChange) -> str:
     )
 
 
+def _places(trace: Trace) -> str:
+    return ", ".join(f"{name} {value}" for name, value in trace.places.items())
+
+
 def _short(name: str, setting: Setting) -> str:
     return f"alpha {setting.alpha_low:g}" if name == "scalingvis" else str(setting)
 
@@ -188,6 +198,7 @@ def preset_description(studies: Sequence[Study], day: date, calibrated: bool) ->
             line = study.lines["batch" if study.calibration == "batch" else "regression"]
             methods += f"; {line.title}, cross-validated {shown(line.estimate.value, objective)}"
         partial = f" (partial: {trace.partial})" if trace.partial else ""
+        partial += f", steered in {_places(trace)}" if trace.places else ""
         each.append(
             f"{trace.path.name}, {len(trace.rows)} rows{partial}, {objective.name}: plain "
             f"{shown(study.lines['plain'].estimate.value, objective)}; {methods}."

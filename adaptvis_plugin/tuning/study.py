@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +145,10 @@ class Study:
     def kept(self, name: str) -> Setting | None:
         """Return a method's setting if its estimate beats the plain model; else None."""
         return self.lines[name].setting if beats(self.together[name]) else None
+
+    def values(self, method: str, setting: Setting) -> dict[str, Any]:
+        """Return a setting as models and presets take it: with the layers or heads in which it was recorded."""
+        return {**setting.hyper_parameters(method), **self.outcomes.trace.places}
 
 
 def beats(gain: Estimate) -> bool:

@@ -35,6 +35,12 @@ def _sharing(traces: Sequence[Trace], objective: str | None) -> list[Outcomes]:
     alphas = [alpha for alpha in traces[0].alphas if all(alpha in trace.alphas for trace in traces)]
     if len(alphas) < 2:
         raise TuneError("--shared: the traces have no coefficient but 1 in common; sweep all tasks over the same ones")
+    for trace in traces[1:]:
+        if trace.places != traces[0].places:
+            raise TuneError(
+                f"--shared: {traces[0].path} and {trace.path} were swept with other layers or heads, and one setting "
+                "has the same; sweep all tasks with the same --layers or --heads, or tune the traces without --shared"
+            )
     outcomes = [outcomes_of(trace, objective, alphas) for trace in traces]
     for one in outcomes:
         if one.objective.share != outcomes[0].objective.share:

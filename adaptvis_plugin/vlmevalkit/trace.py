@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from adaptvis_plugin.methods import hyper_parameters
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.identity import checkpoint_identity, code_identity
 from adaptvis_plugin.vlmevalkit.arguments import longest_answer, preset_task
@@ -31,7 +32,9 @@ def made_with(arguments: ModelArguments, dataset: str) -> dict[str, Any]:
     """
     return {
         "method": arguments.method,
-        **vars(arguments.choose(preset_task(dataset))),
+        # With those that have no value: of these too a later run may ask for another.
+        **dict.fromkeys(hyper_parameters(arguments.method)),
+        **arguments.choose(preset_task(dataset)).settings,
         "pretrained": arguments.pretrained,
         "revision": arguments.revision,
         "prompt": arguments.prompt,

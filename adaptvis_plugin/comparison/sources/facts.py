@@ -62,6 +62,6 @@ def of_this_package(method: str, task: str, arguments: Mapping[str, Any]) -> tup
     known = {name: arguments[name] for name in ("prompt", "dtype", "revision") if arguments.get(name) is not None}
     try:
         complete = ModelArguments(method=method, **arguments)
-        return dict(vars(complete.choose(task))), {**known, "prompt": complete.prompt}
+        return complete.choose(task).settings, {**known, "prompt": complete.prompt}
     except ValueError:  # a preset that is no longer there, or another version's arguments
         return given, known

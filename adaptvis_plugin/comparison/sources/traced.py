@@ -38,27 +38,53 @@ class Setting:
 
     @classmethod
     def parse(cls, text: str) -> Setting:
-        """Read `adaptvis:0.5/1.5/0.4`.
+        """Read `adaptvis:0.5/1.5/0.4`, or `scalingvis:0.8/14-18` with the layers (or heads) that are steered.
 
         Raises:
             ComparisonError: If it is not one.
         """
-        from adaptvis_plugin.methods import METHODS, build_method, hyper_parameters
+        from adaptvis_plugin.methods import METHODS, hyper_parameters, method_class
         from adaptvis_plugin.models.validation import parse_value
 
         method, _, values = text.partition(":")
         if method not in METHODS:
             raise ComparisonError(f"--setting {text!r}: {method!r} is not a method; write one of {', '.join(METHODS)}")
-        names = hyper_parameters(method)
         given = [parse_value(value) for value in values.split("/")] if values else []
-        if len(given) != len(names):
-            form = f"{method}:{'/'.join(names)}".removesuffix(":")
+        needed = method_class(method).lacking({})
+        optional = [name for name in hyper_parameters(method) if name not in needed]
+        if not len(needed) <= len(given) <= len(needed) + len(optional):
+            form = f"{method}:{'/'.join(needed)}".removesuffix(":") + "".join(f"[/{name}]" for name in optional)
             raise ComparisonError(f"--setting {text!r}: write {form}, for example adaptvis:0.5/1.5/0.4")
+        found = dict(zip(needed, given, strict=False))
+        for value in given[len(needed) :]:
+            # In their order, but what none but a later one can be is that one: heads may stand where layers may.
+            free = [name for name in optional if name not in found]
+            found[next((name for name in free if _may_be(method, name, value)), free[0])] = value
         try:
-            build_method(method, found := dict(zip(names, given, strict=True)))
+            return cls.of(method, found)
         except ValueError as error:
             raise ComparisonError(f"--setting {text!r}: {error}") from error
-        return cls(method, found)
+
+    @classmethod
+    def of(cls, method: str, values: Mapping[str, Any], preset: str | None = None) -> Setting:
+        """Return a setting with its values as `Method.settings` has them.
+
+        Raises:
+            ValueError: See `build_method`.
+        """
+        from adaptvis_plugin.methods import build_method
+
+        return cls(method, build_method(method, values).settings, preset)
+
+
+def _may_be(method: str, name: str, value: Any) -> bool:
+    from adaptvis_plugin.methods import method_class
+
+    try:
+        method_class(method).check(name, value)
+    except ValueError:
+        return False
+    return True
 
 
 def preset_settings(preset: str, task: str) -> list[Setting]:
@@ -77,7 +103,7 @@ def preset_settings(preset: str, task: str) -> list[Setting]:
     if not found.get(name):
         raise ComparisonError(f"--preset {preset} has no settings for {name}; it has some for {', '.join(found)}")
     label = Path(preset).name.removesuffix(".yaml").removesuffix(".yml")
-    return [Setting(method, values, label) for method, values in found[name].items()]
+    return [Setting.of(method, values, label) for method, values in found[name].items()]
 
 
 def read_trace_runs(path: Path, settings: Sequence[Setting] = (), presets: Sequence[str] = ()) -> list[Run]:
@@ -101,7 +127,7 @@ def read_trace_runs(path: Path, settings: Sequence[Setting] = (), presets: Seque
         return [_run(trace, trace.header.method, trace.header.settings, given)]
     asked = [*settings, *(setting for preset in presets for setting in preset_settings(preset, preset_task(trace)))]
     if not asked:
-        asked = [Setting("scalingvis", {"alpha": alpha}) for alpha in trace.alphas if alpha != 1]
+        asked = [Setting("scalingvis", {"alpha": alpha, **trace.places}) for alpha in trace.alphas if alpha != 1]
     by_name = {one.name: one for one in [Setting("baseline", {}), *asked]}
     return [
         replace(_run(trace, one.method, one.values, _answers(trace, one)), name=name) for name, one in by_name.items()
@@ -119,7 +145,7 @@ def _answers(trace: Trace, setting: Setting) -> list[Recorded]:
 
     where = f"{trace.path}, under {setting.name}"
     try:
-        return answers_under(build_method(setting.method, setting.values), trace.rows, where)
+        return answers_under(build_method(setting.method, setting.values), trace.rows, where, trace.places)
     except ValueError as error:
         raise ComparisonError(str(error)) from error
 

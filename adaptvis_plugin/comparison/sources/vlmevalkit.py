@@ -81,7 +81,7 @@ def _read(answers: Path, model: str, data: str) -> Run:
         model=str(settings.get("pretrained") or registered_models().get(model, {}).get("pretrained") or model),
         rows=frame(_rows(answers, predicted, trace, own, table), answers),
         method=method,
-        settings={name: settings[name] for name in hyper_parameters(method) if name in settings} if method else {},
+        settings=_settings(method, settings),
         facts=facts | ({"dtype": settings["dtype"]} if settings.get("dtype", "auto") != "auto" else {}),
         of=len(table) if table else None,
         table=own.name if own else None,
@@ -202,13 +202,12 @@ def read_scores(path: Path) -> tuple[list[Score], list[Failure]]:
         if limit := _limit(content.get("argv")):
             failures.append(Failure(what, f"only the first {limit} rows (--limit)", path))
             continue
-        hyper = {one: settings[one] for one in hyper_parameters(method) if one in settings} if method else {}
         scores.append(
             Score(
                 model=str(settings.get("pretrained") or model),
                 name=model,
                 method=method,
-                settings=described(None, hyper),
+                settings=described(None, _settings(method, settings)),
                 given="",
                 framework="VLMEvalKit",
                 task=own.task if own else data,
@@ -220,6 +219,12 @@ def read_scores(path: Path) -> tuple[list[Score], list[Failure]]:
             )
         )
     return scores, failures
+
+
+def _settings(method: str | None, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a method's hyper-parameters that have a value, from the settings that a run wrote."""
+    names = hyper_parameters(method) if method else ()
+    return {name: recorded[name] for name in names if recorded.get(name) is not None}
 
 
 def _primary(metrics: Mapping[str, Any], named: Any) -> str:

@@ -24,7 +24,7 @@ from adaptvis_plugin.models.inspect.example import Example, first_row, token_cou
 from adaptvis_plugin.models.inspect.report import Report
 from adaptvis_plugin.models.inspect.unloaded import build_model, bytes_by_dtype, cache_after, cache_bytes, cache_layers
 from adaptvis_plugin.models.loading import load_config, load_processor, source
-from adaptvis_plugin.models.presets import load_preset
+from adaptvis_plugin.models.presets import load_preset, merged
 from adaptvis_plugin.models.prompts import encode
 from adaptvis_plugin.models.runner import Prompt, Runner
 from adaptvis_plugin.models.validation import did_you_mean
@@ -88,12 +88,14 @@ def examine(given: Mapping[str, Any], task: str, *, weights: bool = False) -> Re
         return replace(found, refusal=str(error))
     processor = load_processor(arguments)
     longest = arguments.max_new_tokens or example.max_new_tokens
-    settings = {name: _settings(own, example.task, given) for name, own in by_method.items()}
+    settings = {name: _settings(own, example.task, given, decoder) for name, own in by_method.items()}
     methods = {name: own.choose(example.task) for name, own in by_method.items() if settings[name].missing is None}
     found = replace(
         found,
         image_token_id=decoder.image_token_id,
         image_token=processor.tokenizer.convert_ids_to_tokens(decoder.image_token_id),
+        layers=decoder.layers,
+        heads=decoder.heads,
         prefixes=decoder.prefix_bytes,
         passes=_passes(decoder, methods, None),
         settings=settings,
@@ -155,13 +157,13 @@ def preset_file(arguments: ModelArguments, given: Mapping[str, Any]) -> str | No
     return next(str(path) for path in sorted(PRESET_FOLDER.glob("*.yaml")) if load_preset(path) == arguments.preset)
 
 
-def _settings(arguments: ModelArguments, task: str, given: Mapping[str, Any]) -> report.Settings:
+def _settings(arguments: ModelArguments, task: str, given: Mapping[str, Any], decoder: Decoder) -> report.Settings:
     preset = {} if arguments.preset is None else arguments.preset.values(task, arguments.method)
     file = preset_file(arguments, given)
-    values = {**preset, **arguments.overrides}
+    values = merged(preset, arguments.overrides)
     sources = {name: GIVEN if name in arguments.overrides else str(file) for name in values}
     try:
-        arguments.choose(task)
+        decoder.check(arguments.choose(task))
     except ValueError as error:
         return report.Settings(values, sources, str(error))
     return report.Settings(values, sources, None)
@@ -291,7 +293,8 @@ def _run(found: Report, runner: Runner, methods: Mapping[str, Method], prompt: P
         return cache
 
     passes = report.Passes(1, certain=True, reason="a row was run")
-    if decoder.stats.full_passes:
+    # A constant takes a complete pass wherever steering takes none.
+    if decoder.stats.full_passes > sum(bool(method.added) for method in methods.values()):
         reason = "a row was run, and its masks do not allow copies of the last token"
         passes = found.passes if found.passes.count == 2 else report.Passes(2, certain=True, reason=reason)
     return replace(

@@ -105,7 +105,7 @@ class Settings:
     Attributes:
         values: Its hyper-parameters.
         sources: Where each comes from.
-        missing: What to give if they are not complete; None if they are.
+        missing: What to give if they are not complete, or if the model lacks a layer or head; None if all is well.
     """
 
     values: dict[str, Any]
@@ -155,6 +155,8 @@ class Report:
         problems: What would stop a run with these arguments, or change its answers.
         image_token_id: The id of the image placeholder. None if the model is refused, as is everything below.
         image_token: Its text.
+        layers: The numbers of its attention layers, which `layers` and `heads` may name.
+        heads: The number of heads in each.
         prefixes: The most memory that the decoder uses for prompts that other rows share.
         passes: See `Passes`.
         prompting: See `Prompting`.
@@ -177,6 +179,8 @@ class Report:
     problems: tuple[str, ...] = ()
     image_token_id: int | None = None
     image_token: str | None = None
+    layers: tuple[int, ...] | None = None
+    heads: int | None = None
     prefixes: int | None = None
     passes: Passes | None = None
     prompting: Prompting | None = None
