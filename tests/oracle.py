@@ -42,7 +42,7 @@ def _eager(
     if _gain is not None:
         prompt = _gain.shape[1]
         for head in range(scores.shape[1]):
-            if _steered is None or (module.layer_idx, head) in _steered:
+            if _steered is None or (int(module.layer_idx), head) in _steered:  # type: ignore[arg-type]
                 scores[:, head, prompt - 1, :prompt] *= _gain
                 scores[:, head, :prompt, :prompt] += _added[:, None] if isinstance(_added, torch.Tensor) else _added
     if attention_mask is not None:

@@ -51,7 +51,7 @@ class AttentionPlan:
             AttentionError: If they steer different layers or heads: one pass computes all coefficients in the same.
         """
         every = list(methods)
-        places = every[0].places if every else {}
+        places: Mapping[str, str] = every[0].places if every else {}
         if any(one.places != places for one in every):
             raise AttentionError(
                 f"the settings steer different layers or heads ({'; '.join(map(str, every))}); look at one kind at a "
@@ -79,7 +79,7 @@ def methods_for(
     from adaptvis_plugin.comparison.runs import described
     from adaptvis_plugin.methods import build_method
 
-    settings = list(given)
+    settings: list[Setting] = list(given)
     if not settings and preset is not None:
         settings = [(name, values) for name in STEERING if (values := preset.values(task, name))]
     where = {name: value for name, value in (("layers", layers), ("heads", heads)) if value is not None}

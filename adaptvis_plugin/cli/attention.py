@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,9 @@ from adaptvis_plugin.cli.errors import console, printable, reported
 from adaptvis_plugin.cli.files import write_json
 
 if TYPE_CHECKING:
+    from adaptvis_plugin.attention.familiarity import Familiarity
     from adaptvis_plugin.attention.plan import AttentionPlan, Setting
+    from adaptvis_plugin.attention.study import Study
     from adaptvis_plugin.models.presets import Preset
 
 app = typer.Typer()
@@ -153,7 +156,7 @@ def _report(
     from adaptvis_plugin.decoding import AdaptVis
     from adaptvis_plugin.models.presets import find_preset
 
-    found = []
+    found: list[Study | Familiarity] = []
     every = read_captured(runs)
     with Progress(console=console, transient=True) as bars:
         for one in every:
@@ -168,16 +171,8 @@ def _report(
             header = one.store.header
             source = open_source(boxes, one.trace.name, rows=header.rows)
             task = bars.add_task(f"attention: {one.trace.name}", total=len(one.trace.rows))
-            found.append(
-                study(
-                    one.store,
-                    one.trace,
-                    one.controls,
-                    methods,
-                    source,
-                    lambda rows, task=task: bars.advance(task, rows),
-                )
-            )
+            advance = partial(bars.advance, task)
+            found.append(study(one.store, one.trace, one.controls, methods, source, advance))
     out = Console(emoji=False)
     for each in found:
         out.rule(escape(printable(each.trace.name)))

@@ -92,6 +92,7 @@ class AttentionModel(SweepModel):
     """A Hugging Face vision-language model whose attention is captured, and whose answers are written to traces."""
 
     options: AttentionOptions
+    _told_of_columns = False
 
     def done(self, request: Instance, trace: TaskTrace[bool]) -> bool:
         """Return whether all is written that is wanted of a request."""
@@ -157,7 +158,6 @@ class AttentionModel(SweepModel):
         """Open the traces of the sweep and of the control, and the folders of the attention."""
         traces = super()._open(requests, plans)
         self._mapper = ColumnMapper(self.runner.model, self.runner.processor)
-        self._told_of_columns = False
         self._stores = {name: AttentionStore(store_path(self.options.folder, name)) for name in traces}
         self._captured = {name: self._stores[name].resume(self._header(trace)) for name, trace in traces.items()}
         self._controls = {name: dict(self._control_traces(trace)) for name, trace in traces.items()}
