@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -64,10 +64,10 @@ def yes_or_no(golds: Sequence[str], answers: Sequence[str], relations: Sequence[
     ]
 
 
-def judged_by_its_task(metrics: Sequence[dict[str, float | None]]) -> list[Row]:
+def judged_by_its_task(metrics: Sequence[Mapping[str, float | None]]) -> list[Row]:
     return [
         Row(doc_id=i, question="?", gold="a cat", confidence=0.1 + 0.8 * i / len(metrics), generations={1.0: "cat"},
-            metrics={1.0: one})
+            metrics={1.0: dict(one)})
         for i, one in enumerate(metrics)
     ]  # fmt: skip
 
@@ -147,7 +147,7 @@ def test_the_error_of_a_perfectly_calibrated_model_is_what_chance_makes_it() -> 
     random = np.random.default_rng(0)
     confidence = random.random(300)
     groups = np.zeros(300, np.intp)  # one, so that no interval is computed
-    found = [reliabilities(confidence, (random.random(300) < confidence) * 1.0, groups) for _ in range(100)]
+    found = [reliabilities(confidence, (random.random(300) < confidence).astype(float), groups) for _ in range(100)]
     for kind in (0, 1):
         errors = [one[kind].error.value for one in found]
         assert np.mean(errors) == pytest.approx(found[0][kind].by_chance, rel=0.1)
@@ -268,8 +268,8 @@ def test_in_yes_or_no_tasks_a_relation_is_said_by_a_yes(tmp_path: Path) -> None:
 
 
 def test_a_task_with_metrics_of_its_own_is_judged_by_the_first_that_says_right_or_wrong(tmp_path: Path) -> None:
-    metrics: list[dict[str, float | None]] = [{"anls": 0.5, "exact": 0.0}] * 3 + [{"anls": 1.0, "exact": 1.0}] * 5
-    found = written(tmp_path, judged_by_its_task([*metrics, {"anls": 0.1}]), scoring=None, **BASELINE)
+    wrong, right = {"anls": 0.5, "exact": 0.0}, {"anls": 1.0, "exact": 1.0}
+    found = written(tmp_path, judged_by_its_task([*[wrong] * 3, *[right] * 5, {"anls": 0.1}]), scoring=None, **BASELINE)
     assert (found.metric.name, found.rows, found.left_out) == ("exact", 8, 1)
     assert "1 of 9 rows are left out, since they have no number of exact." in found.notes
     assert found.overall.plain and found.overall.plain.value == pytest.approx(5 / 8)

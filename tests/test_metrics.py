@@ -153,6 +153,7 @@ def test_holm_multiplies_the_smallest_by_the_number_of_tests() -> None:
     assert holm([]) == []
 
 
+@settings(deadline=None)  # scikit-learn checks its input anew for each example
 @given(st.lists(st.tuples(st.sampled_from([0.2, 0.25, 0.5, 0.9]), st.booleans()), min_size=1, max_size=30))
 def test_auroc_is_scikit_learns(rows: list[tuple[float, bool]]) -> None:
     scores, positive = zip(*rows, strict=True)

@@ -93,7 +93,7 @@ def _by_relation(found: Familiarity) -> Iterator[dict[str, Any]]:
                     (f"{found.metric.name}, gain over plain", steered.alpha, steered.gain),
                 )
             ),
-            ("AUROC, right against wrong", None, separation and separation.auroc),
+            ("AUROC, right against wrong", None, separation.auroc if separation else None),
         ):
             if estimate is not None:
                 yield {**start, "figure": name, "alpha": alpha, **_ends(estimate)}

@@ -48,7 +48,7 @@ def _relations(found: Familiarity) -> Figure:
     lines = [("plain", [one.plain for one in shown])]
     for name, overall in (("smoothed", found.overall.smoothed), ("sharpened", found.overall.sharpened)):
         if overall:
-            under = [steered and steered.accuracy for one in shown for steered in [getattr(one, name)]]
+            under = [steered.accuracy if steered else None for one in shown for steered in [getattr(one, name)]]
             lines.append((f"alpha {overall.alpha:g}", under))
     for place, (name, values) in enumerate(lines):
         _marks(right, shown, values, place, len(lines), name, 100 if found.percent else 1)

@@ -56,7 +56,7 @@ def _under(name: str, steered: Steered | None) -> str:
 def _relation(one: Relation, found: Familiarity, asked: bool) -> tuple[str, ...]:
     whole = one.rows if asked else found.rows
     counts = [ABSENT if count is None else percent(count / whole) for count in (one.right, one.said)]
-    scores = [one.plain, *(steered and steered.accuracy for steered in (one.smoothed, one.sharpened))]
+    scores = [one.plain, *(steered.accuracy if steered else None for steered in (one.smoothed, one.sharpened))]
     return (
         one.name,
         str(one.rows),
