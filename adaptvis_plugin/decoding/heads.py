@@ -110,13 +110,13 @@ def head_names(name: str, value: Any) -> tuple[str, ...]:
     return tuple(sorted({*parts}, key=lambda part: [int(number) for number in re.findall(r"\d+", part)]))
 
 
-def written(named: Sequence[int] | Sequence[str]) -> str:
+def written(named: Sequence[Any]) -> str:
     """Return layers or heads as the one text that stands for them: `14-18+22`, or `L17H3+L17H5`."""
     runs = [[one for _, one in run] for _, run in groupby(enumerate(named), _less_its_place)]
     return "+".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def _less_its_place(numbered: tuple[int, int | str]) -> int | str:
+def _less_its_place(numbered: tuple[int, Any]) -> Any:
     """Return what is the same for layers that follow each other, and different for any two heads."""
     place, one = numbered
     return one - place if isinstance(one, int) else one

@@ -13,6 +13,7 @@ from tenacity import RetryError
 from transformers import BatchFeature
 
 from adaptvis_plugin.decoding import ScalingVis
+from adaptvis_plugin.decoding.method import PLACES
 from adaptvis_plugin.lmms_eval.models import Plan, SteeredModel
 from adaptvis_plugin.lmms_eval.recording import RecordedTask, TaskTrace, add_rows, is_padding
 from adaptvis_plugin.lmms_eval.requests import generation_options
@@ -59,6 +60,8 @@ class SweepModel(SteeredModel):
     def __init__(self, pretrained: str | None = None, **given: Any) -> None:
         if "trace" in given:
             raise ValueError(f"trace={given['trace']!r}: a sweep writes its traces to the folder -o; leave it out")
+        for name in PLACES.keys() & given.keys():
+            raise ValueError(f"{name}={given[name]!r}: in a sweep, give it by the option --{name}")
         super().__init__(pretrained, **given)
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
