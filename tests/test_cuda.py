@@ -39,7 +39,11 @@ ROWS = 40  # of the demo
 each_type = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 each_model = pytest.mark.parametrize("name", MODELS)
 each_batch = pytest.mark.parametrize("texts", [[3, 9, 5], [7]], ids=["padded", "one row"])
-each_kernel = pytest.mark.parametrize("attention", ["sdpa", pytest.param(FLASH, marks=needs_flash)])
+each_model_and_kernel = pytest.mark.parametrize(
+    ("name", "attention"),
+    [(name, "sdpa") for name in MODELS if name != "softcap"]  # transformers has no softcap in sdpa
+    + [pytest.param(name, FLASH, marks=needs_flash) for name in MODELS],
+)
 # Enough for ratios of rounding errors that vary by 3 percent from one set of models to the next.
 MANY = range(16)
 NO_MORE = 1.1
@@ -112,29 +116,33 @@ def in_half(name: str, texts: list[int], dtype: torch.dtype, attention: str, see
     return case
 
 
-@each_kernel
 @each_type
 @each_batch
-@each_model
-def test_unsteered_answers_are_those_of_generate_bit_for_bit(
+@each_model_and_kernel
+def test_unsteered_answers_are_those_of_generate(
     name: str, texts: list[int], dtype: torch.dtype, attention: str
 ) -> None:
+    """Alone bit for bit, and in a sweep but for rounding: a matrix product may round otherwise with more rows."""
+    apart, rounding, same = [], [], []
     for seed in SEEDS:
+        exact = build(name, texts, seed).on(CUDA).expected(1.0, tokens=1).first_logits
         case = in_half(name, texts, dtype, attention, seed)
         plain = case.generate()
         new = plain.sequences[:, case.inputs["input_ids"].shape[1] :]
         decoder = Decoder(case.model)
         options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, **case.generation}
         alone = decoder.generate(case.inputs, Baseline(), **options)
+        assert torch.equal(alone.first_logits, plain.logits[0]) and torch.equal(alone.sequences, new)
         swept = decoder.sweep(case.inputs, [0.5, 1.5], **options)[1.0]
-        for found in (alone, swept):
-            torch.testing.assert_close(found.first_logits, plain.logits[0], atol=0, rtol=0)
-            assert same_tokens(found.sequences, new)
+        apart.append(float((swept.first_logits - plain.logits[0]).abs().mean()))
+        rounding.append(float((plain.logits[0] - exact).abs().mean()))
+        same += [same_tokens(*row) for row in zip(swept.sequences, new, strict=True)]
+    assert sum(apart) <= sum(rounding)
+    assert sum(same) >= 0.8 * len(same), "a few answers may be ties that rounding decides"
 
 
-@each_kernel
 @each_type
-@each_model
+@each_model_and_kernel
 def test_an_answer_does_not_depend_on_its_neighbours(name: str, dtype: torch.dtype, attention: str) -> None:
     """A row alone and the same row beside longer ones differ by no more than two roundings in the type."""
     apart, rounding = [], []
