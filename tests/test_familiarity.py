@@ -19,10 +19,11 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from adaptvis_plugin.attention.familiarity import Familiarity, Setting, familiarity
 from adaptvis_plugin.attention.familiarity.figures import Relation
-from adaptvis_plugin.attention.familiarity.files import as_json, markdown, write
+from adaptvis_plugin.attention.familiarity.files import as_json
 from adaptvis_plugin.attention.familiarity.sentences import sentences
-from adaptvis_plugin.attention.familiarity.tables import grids
+from adaptvis_plugin.attention.familiarity.tables import grids, heading
 from adaptvis_plugin.attention.record import AttentionError
+from adaptvis_plugin.attention.report import write
 from adaptvis_plugin.cli.tables import Fitted
 from adaptvis_plugin.decoding import AdaptVis
 from adaptvis_plugin.traces import Row, read_traces
@@ -46,6 +47,10 @@ def written(folder: Path, rows: Sequence[Row], setting: Setting | None = None, *
 @cache
 def recorded_run(name: str) -> Familiarity:
     return of(REFERENCE / "traces" / f"{name}.jsonl", AdaptVis(*TRACES[name][1]))
+
+
+def shown(found: Familiarity) -> str:
+    return "\n".join([*sentences(found), *map(str, grids(found))])
 
 
 def relation(found: Familiarity, name: str) -> Relation:
@@ -214,7 +219,7 @@ def test_a_run_with_unsteered_answers_has_no_smoothed_and_sharpened(tmp_path: Pa
     assert found.alphas == (None, None) and found.overall.smoothed is None and found.steering is None
     assert found.reliability and found.overall.separation and found.overall.separation.auroc
     assert any("does not show what smoothing and sharpening do" in note for note in found.notes)
-    assert "smoothed" not in markdown([found]).replace("Plain, smoothed, sharpened", "")
+    assert "smoothed" not in shown(found).replace("Plain, smoothed, sharpened", "")
 
 
 def test_steered_answers_say_nothing_about_the_confidence(tmp_path: Path) -> None:
@@ -228,7 +233,7 @@ def test_steered_answers_say_nothing_about_the_confidence(tmp_path: Path) -> Non
 def test_a_partial_trace_is_used_and_called_partial(tmp_path: Path) -> None:
     found = written(tmp_path, simulated(5), total=400)
     assert sentences(found)[0] == "The trace is partial: 20 of 400 rows."
-    assert "## whatsup_toy_val: 20 rows, partial: 20 of 400 rows" in markdown([found])
+    assert heading(found) == "whatsup_toy_val: 20 rows, partial: 20 of 400 rows"
 
 
 def test_an_undefined_auroc_is_said_and_not_a_number(tmp_path: Path) -> None:
@@ -239,8 +244,8 @@ def test_an_undefined_auroc_is_said_and_not_a_number(tmp_path: Path) -> None:
     assert "All 20 unsteered answers are right, so there is nothing that confidence separates." in content["sentences"]
     assert "Alpha 0.5 and alpha 2 are right in the same rows" in " ".join(content["sentences"])
     json.dumps(content, allow_nan=False)
-    text = markdown([found])
-    assert "undefined" in text and "nan" not in text
+    assert "undefined" in shown(found) and "nan" not in shown(found)
+    write([found], tmp_path / "out", 0)  # the ROC curve is left out of the picture
 
 
 def test_intervals_of_one_group_are_absent(tmp_path: Path) -> None:
@@ -248,8 +253,8 @@ def test_intervals_of_one_group_are_absent(tmp_path: Path) -> None:
     [content] = as_json([found])
     assert content["groups"] == 1 and content["overall"]["plain"]["low"] is None
     json.dumps(content, allow_nan=False)
-    assert "nan" not in markdown([found])
-    write([found], tmp_path / "out")
+    assert "nan" not in shown(found)
+    write([found], tmp_path / "out", 0)
 
 
 # --- other tasks
@@ -282,7 +287,7 @@ def test_a_metric_in_degrees_has_no_calibration(tmp_path: Path) -> None:
     assert found.reliability is None and found.brier is None and found.overall.separation is None
     assert any("anls does not say right or wrong" in note for note in found.notes)
     assert [grid.name for grid in grids(found)] == ["relations"]
-    write([found], tmp_path / "out")
+    write([found], tmp_path / "out", 0)
 
 
 def test_rows_without_any_number_are_an_error(tmp_path: Path) -> None:
@@ -305,7 +310,7 @@ def test_the_report_has_tables_and_pictures_of_every_trace(tmp_path: Path) -> No
     first = written(tmp_path, simulated(10), AdaptVis(0.5, 2.0, 0.5))
     rows = yes_or_no(["Yes", "No"] * 4, ["Yes"] * 8, ["=1+1", "left|right $x"] * 4)
     other = of(write_trace(tmp_path / "other.jsonl", rows, task="../my task", scoring="vsr", alphas=(1.0, 0.5)))
-    files = write([first, other], tmp_path / "out")
+    files = write([first, other], tmp_path / "out", 0)
     pictures = [path for path in files if path.suffix == ".png"]
     assert sorted(path.name for path in pictures) == [
         f"{stem}-{name}.png"
@@ -314,7 +319,7 @@ def test_the_report_has_tables_and_pictures_of_every_trace(tmp_path: Path) -> No
     ]
     for path in pictures:
         assert path.read_bytes().startswith(b"\x89PNG") and "<svg" in path.with_suffix(".svg").read_text()
-    text = (tmp_path / "out" / "familiarity.md").read_text()
+    text = (tmp_path / "out" / "attention.md").read_text()
     assert "![Reliability of the confidence](2-my_task-reliability.png)" in text
     assert "left\\|right $x" in text
     table = pd.read_csv(tmp_path / "out" / "familiarity.csv")

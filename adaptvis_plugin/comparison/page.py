@@ -37,7 +37,10 @@ def page(parts: Sequence[SectionFigures], notes: Sequence[str], images: int) -> 
         shown = {row["id"] for run in tasks[-1]["flips"] for side in run["sides"] for row in side["rows"]}
         rest = {str(row): address for row, address in embedded.items() if row not in shown}
         data.append(_data(part, rest))
-    return render("report.html", ["rows.js", "report.js"], tasks=tasks, notes=notes, data=data, images=images - left)
+    scripts = ["rows.js", "report.js"]
+    return render(
+        "adaptvis_plugin.comparison", "report.html", scripts, tasks=tasks, notes=notes, data=data, images=images - left
+    )
 
 
 def _flipped(part: SectionFigures) -> list[Any]:

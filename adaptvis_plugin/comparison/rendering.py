@@ -19,20 +19,21 @@ LONGEST = 600
 """The longest text of an answer or question in a page, in characters; the CSV files have all of it."""
 
 
-def render(template: str, scripts: Sequence[str], **values: Any) -> str:
+def render(package: str, template: str, scripts: Sequence[str], **values: Any) -> str:
     """Return a page.
 
     Args:
+        package: The package whose folder `templates` has the page's own files; what pages share lies in this one's.
         template: The template's file.
         scripts: The files of its script, joined in this order.
         **values: What the template shows. `script`, `style` and `script_hash` are added.
     """
-    places = ("adaptvis_plugin.comparison", "adaptvis_plugin.attention.report")
-    loader = ChoiceLoader([PackageLoader(place) for place in places])
+    loader = ChoiceLoader([PackageLoader(place) for place in dict.fromkeys((package, __package__))])
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.policies["json.dumps_kwargs"] = {}  # options stay in their order
+    # Options stay in their order, and a number that no browser can read is an error here.
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
 
     def source(name: str) -> str:
         return loader.get_source(environment, name)[0]

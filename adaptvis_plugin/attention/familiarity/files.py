@@ -1,11 +1,10 @@
-"""The files of a report on familiarity: Markdown, CSV, JSON and pictures."""
+"""What a report's files say about familiarity: tables of all figures, and plain data."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,58 +12,9 @@ import pandas as pd
 from adaptvis_plugin.analysis.statistics import LEVEL, Estimate
 from adaptvis_plugin.attention.familiarity.figures import Familiarity
 from adaptvis_plugin.attention.familiarity.sentences import sentences
-from adaptvis_plugin.attention.familiarity.tables import grids, heading
-from adaptvis_plugin.comparison.files import numbered, write_csv
-from adaptvis_plugin.comparison.tables import plain_text, table_lines
 
 NOT_PLAIN = ("trace", "metric", "confidence", "right")
 """The fields of `Familiarity` that are no figures."""
-
-
-def write(each: Sequence[Familiarity], folder: Path) -> list[Path]:
-    """Write a report on traces.
-
-    Args:
-        each: What was found about each trace.
-        folder: Where to.
-
-    Returns:
-        The files: `familiarity.md`, `familiarity.csv` with every figure of every relation, `reliability.csv` with
-        every bin, and the pictures as PNG, which stand beside those in SVG.
-    """
-    from adaptvis_plugin.attention.familiarity.plots import draw
-    from adaptvis_plugin.comparison.plots import save_figure
-
-    folder.mkdir(parents=True, exist_ok=True)
-    text, relations, bins = (folder / name for name in ("familiarity.md", "familiarity.csv", "reliability.csv"))
-    write_csv(relation_frame(each), relations)
-    write_csv(bin_frame(each), bins)
-    pictures: list[list[tuple[str, Path]]] = []
-    for place, found in enumerate(each):
-        pictures.append([])
-        for name, title, figure in draw(found):
-            path = folder / f"{numbered(found.trace.name, place)}-{name}.png"
-            save_figure(figure, path)
-            pictures[-1].append((title, path))
-    text.write_text(markdown(each, pictures), encoding="utf-8")
-    return [text, relations, bins, *(path for own in pictures for _, path in own)]
-
-
-def markdown(each: Sequence[Familiarity], pictures: Sequence[Sequence[tuple[str, Path]]] = ()) -> str:
-    """Return all sentences and tables as Markdown.
-
-    Args:
-        each: What was found about each trace.
-        pictures: For each of them its pictures: what they show, and their files.
-    """
-    lines = ["# Familiarity and confidence"]
-    for place, found in enumerate(each):
-        lines += ["", f"## {plain_text(heading(found))}", "", *(f"- {plain_text(one)}" for one in sentences(found))]
-        for grid in grids(found):
-            lines += ["", f"### {plain_text(grid.title)}", "", grid.note, "", *table_lines(grid.head, grid.rows)]
-        for title, path in pictures[place] if pictures else ():
-            lines += ["", f"![{title}]({path.name})"]
-    return "\n".join(lines) + "\n"
 
 
 def relation_frame(each: Sequence[Familiarity]) -> pd.DataFrame:

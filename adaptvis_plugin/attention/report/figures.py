@@ -11,6 +11,9 @@ from adaptvis_plugin.analysis.statistics import Estimate
 from adaptvis_plugin.attention.familiarity.calibration import mean, mean_difference
 from adaptvis_plugin.attention.study import AttentionRun, Study
 
+LEVEL = 0.05
+"""A p-value below this says that something is not by chance."""
+
 
 @dataclass(frozen=True)
 class RunFigures:

@@ -9,6 +9,7 @@ from typing import Any
 from adaptvis_plugin.attention.familiarity import Familiarity
 from adaptvis_plugin.attention.familiarity.files import as_json as familiarity_json
 from adaptvis_plugin.attention.familiarity.files import bin_frame, relation_frame
+from adaptvis_plugin.attention.familiarity.tables import heading
 from adaptvis_plugin.attention.prediction import Prediction
 from adaptvis_plugin.attention.report.sentences import sentences
 from adaptvis_plugin.attention.report.tables import frames, grids
@@ -39,11 +40,13 @@ def write(found: Sequence[Study | Familiarity], folder: Path, pictures: int) -> 
     folder.mkdir(parents=True, exist_ok=True)
     html, text = folder / "index.html", folder / "attention.md"
     files, parts, lines = [], [], ["# Attention"]
+    each = [one.familiarity if isinstance(one, Study) else one for one in found]
     for place, one in enumerate(found):
         stem = numbered(one.trace.name, place)
         part = Part(one, sentences(one), grids(one), list(draw(one)))
         parts.append(part)
-        lines += ["", f"## {plain_text(one.trace.name)}", "", *(f"- {plain_text(line)}" for line in part.sentences)]
+        lines += ["", f"## {plain_text(heading(each[place]))}", ""]
+        lines += [f"- {plain_text(line)}" for line in part.sentences]
         for grid in part.grids:
             lines += ["", f"### {plain_text(grid.title)}", "", grid.note, "", *table_lines(grid.head, grid.rows)]
         for name, title, figure in part.figures:
@@ -60,7 +63,6 @@ def write(found: Sequence[Study | Familiarity], folder: Path, pictures: int) -> 
                 figure.savefig(files[-1], dpi=110, facecolor="white")
     text.write_text("\n".join(lines) + "\n", encoding="utf-8")
     html.write_text(page(parts, pictures), encoding="utf-8")
-    each = [one.familiarity if isinstance(one, Study) else one for one in found]
     for name, table in (("familiarity", relation_frame(each)), ("reliability", bin_frame(each))):
         files.append(folder / f"{name}.csv")
         write_csv(table, files[-1])

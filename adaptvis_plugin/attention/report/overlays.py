@@ -13,16 +13,16 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from adaptvis_plugin.attention.areas import pixel_map
+from adaptvis_plugin.attention.areas import pixel_map, placed
 from adaptvis_plugin.attention.record import Record
 from adaptvis_plugin.attention.study import AttentionRun, Study
+from adaptvis_plugin.comparison.checks import bare
 from adaptvis_plugin.comparison.plots import STYLE
 from adaptvis_plugin.traces import Row
 
-BOX = "#ffd400"
-SINK = "#ff3b30"
+BOX = "#00e5ff"
 COLUMNS = 6
-"""Pictures beside each other in a grid."""
+"""The most pictures beside each other."""
 
 MOST = 24
 """The most layers in a grid; of more, every second or third is shown."""
@@ -33,6 +33,11 @@ def flipped_first(study: Study) -> list[int]:
     right = np.stack([run.right for run in study.runs])
     flips = np.nanmax(np.nan_to_num(right, nan=-1), 0) > np.nanmin(np.nan_to_num(right, nan=2), 0)
     return [*np.flatnonzero(flips).tolist(), *np.flatnonzero(~flips).tolist()]
+
+
+def laid_over(record: Record) -> bool:
+    """Tell whether a row has a picture that its attention can be laid over."""
+    return record.places is not None and bool(record.thumbnails) and bool(placed(record.places).any())
 
 
 def draw(study: Study, most: int) -> Iterator[tuple[int, Figure]]:
@@ -47,21 +52,24 @@ def draw(study: Study, most: int) -> Iterator[tuple[int, Figure]]:
             row = study.trace.rows[place]
             assert row.doc_id is not None
             record = study.store.read(row.doc_id)
-            if record.places is not None and record.image.any():
+            if laid_over(record):
                 yield row.doc_id, _figure(study, row, record, place)
 
 
 def _figure(study: Study, row: Row, record: Record, place: int) -> Figure:
-    picture = np.asarray(Image.open(io.BytesIO(record.thumbnails[0])))
+    # Grey, so that no colour of the picture is taken for attention.
+    picture = np.asarray(Image.open(io.BytesIO(record.thumbnails[0])).convert("L"))
     layers = range(0, len(study.header.layers), -(-len(study.header.layers) // MOST))
     runs = _different(study.runs, place)
-    lines = -(-len(runs) // COLUMNS) + -(-len(layers) // COLUMNS)
+    across = min(COLUMNS, max(len(runs), len(layers)))
+    first = -(-len(runs) // across)
+    lines = first + -(-len(layers) // across)
     ratio = picture.shape[0] / picture.shape[1]
-    figure = Figure(figsize=(2.2 * COLUMNS, (2.2 * ratio + 0.5) * lines + 0.8), layout="constrained")
-    panels = figure.subplots(lines, COLUMNS, squeeze=False)
+    size = (max(8.0, 2.2 * across), (2.2 * ratio + 0.5) * lines + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(lines, across, squeeze=False)
     for axes in panels.flat:
         axes.set_axis_off()
-    first = -(-len(runs) // COLUMNS)
     for axes, run in zip(panels[:first].flat, runs, strict=False):
         values = record.weights[run.conditions[place]].astype(np.float32).mean((0, 1))
         _overlay(axes, study, record, picture, values, place)
@@ -71,8 +79,9 @@ def _figure(study: Study, row: Row, record: Record, place: int) -> Figure:
         _overlay(axes, study, record, picture, record.weights[0, layer].astype(np.float32).mean(0), place)
         axes.set_title(f"layer {study.header.layers[layer]}", fontsize=8)
     figure.suptitle(
-        f"row {row.doc_id}: {_short(row.question, 110)} Right: {_short(row.gold)}\n"
-        "Above the mean of all layers and heads, under each run; below single layers of the unsteered model",
+        f"row {row.doc_id}: {_short(bare(row.question), 90)} Right: {_short(row.gold)}\n"
+        "Above: the mean of all layers and heads, by run. Below: layers of the unsteered model.\n"
+        "In each picture the brightest place has the most attention. Boxes: named objects; crosses: sinks.",
         fontsize=9,
     )
     return figure
@@ -94,8 +103,9 @@ def _overlay(
     width, height = record.sizes[0]
     heat = pixel_map(record.places, values[record.image], (width, height))
     extent = (0, width, height, 0)
-    axes.imshow(picture, extent=extent)
-    axes.imshow(heat, extent=extent, cmap="inferno", alpha=0.6, vmin=0, vmax=max(float(heat.max()), 1e-12))
+    axes.imshow(picture, extent=extent, cmap="gray", vmin=0, vmax=400)  # dim
+    share = np.sqrt(heat / max(float(heat.max()), 1e-12))
+    axes.imshow(share, extent=extent, cmap="autumn", alpha=0.85 * share, vmin=0, vmax=1)
     if not isinstance(study.objects, str):
         for box in study.objects.boxes.get(record.doc_id, ()):
             size = (box.right - box.left, box.bottom - box.top)
@@ -103,7 +113,7 @@ def _overlay(
     columns = np.flatnonzero(record.image)
     sinks = np.isin(columns, study.measures.sinks[place]) & (record.places.picture == 0)
     for left, top, right, bottom in record.places.box[sinks]:
-        axes.plot((left + right) / 2, (top + bottom) / 2, "x", color=SINK, markersize=4)
+        axes.plot((left + right) / 2, (top + bottom) / 2, "X", color="white", mec="black", mew=0.5, markersize=5)
     axes.set(xlim=(0, width), ylim=(height, 0))
 
 

@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from adaptvis_plugin.attention.areas import placed
 from adaptvis_plugin.attention.familiarity import Familiarity
 from adaptvis_plugin.attention.record import Record
-from adaptvis_plugin.attention.report.overlays import flipped_first
+from adaptvis_plugin.attention.report.overlays import flipped_first, laid_over
+from adaptvis_plugin.attention.report.tables import OPEN
 from adaptvis_plugin.attention.study import Study
 from adaptvis_plugin.comparison.checks import bare
 from adaptvis_plugin.comparison.plots import inline_svg
@@ -65,6 +67,7 @@ def page(parts: Sequence[Part], pictures: int) -> str:
                 "study": study is not None,
                 "sentences": part.sentences,
                 "grids": part.grids,
+                "open": OPEN,
                 "pictures": [
                     {"name": name, "title": title, "svg": Markup(inline_svg(figure, f"{name}-{place}"))}
                     for name, title, figure in part.figures
@@ -74,7 +77,10 @@ def page(parts: Sequence[Part], pictures: int) -> str:
         if study is not None:
             data.append(_data(study, left))
             left -= len(data[-1]["overlays"])
-    return render("attention.html", ["rows.js", "attention.js"], tasks=tasks, data=data, pictures=pictures - left)
+    scripts = ["rows.js", "attention.js"]
+    return render(
+        "adaptvis_plugin.attention.report", "attention.html", scripts, tasks=tasks, data=data, pictures=pictures - left
+    )
 
 
 def _data(study: Study, most: int) -> dict[str, Any]:
@@ -111,16 +117,16 @@ def _data(study: Study, most: int) -> dict[str, Any]:
 
 
 def _overlay(study: Study, record: Record, place: int) -> dict[str, Any] | None:
-    """Return what is drawn over a row's first picture; None if its columns cannot be mapped.
+    """Return what is drawn over a row's first picture; None if there is none, or its columns cannot be mapped.
 
-    Areas are in shares of the picture's sides, and the weights are the means over the heads, for each condition that a
-    run has in this row and each layer as whole numbers up to the largest of that layer.
+    Areas are in shares of the picture's sides. Weights are the means over the heads, for each condition that a run has
+    in this row and each layer. They stand as one byte each: 255 times the root of their share of the layer's largest,
+    so that the small ones stay apart beside a sink.
     """
-    if record.places is None or not record.image.any():
+    if not laid_over(record):
         return None
-    own = record.places.picture == 0
-    if not own.any():
-        return None
+    assert record.places is not None
+    own = placed(record.places)
     width, height = record.sizes[0]
     sides = np.array([width, height, width, height])
     columns = np.flatnonzero(record.image)[own]
@@ -129,8 +135,9 @@ def _overlay(study: Study, record: Record, place: int) -> dict[str, Any] | None:
         weights = record.weights[number][..., columns].astype(np.float32).mean(1)
         scale = np.maximum(weights.max(1), np.finfo(np.float32).tiny)
         conditions[number] = {
+            "shares": [rounded(value) for value in weights.sum(1)],
             "scale": [float(f"{value:.4g}") for value in scale],
-            "weights": _base64(np.rint(255 * weights / scale[:, None]).astype(np.uint8)),
+            "weights": _base64(np.rint(255 * np.sqrt(weights / scale[:, None])).astype(np.uint8)),
         }
     boxes = () if isinstance(study.objects, str) else study.objects.boxes.get(record.doc_id, ())
     with Image.open(io.BytesIO(record.thumbnails[0])) as picture:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -11,14 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adaptvis_plugin.attention.familiarity import Familiarity
+from adaptvis_plugin.attention.familiarity.calibration import mean
 from adaptvis_plugin.attention.familiarity.plots import RIGHT, WRONG
 from adaptvis_plugin.attention.familiarity.plots import draw as draw_familiarity
-from adaptvis_plugin.attention.report.figures import run_figures
+from adaptvis_plugin.attention.report.figures import LEVEL, run_figures
 from adaptvis_plugin.attention.study import Objects, Study
 from adaptvis_plugin.comparison.plots import COLOURS, INK, MARKS, STYLE
 
 MAPS = 4
-"""The most runs that get a map by layer and head."""
+"""The most maps by layer and head beside each other."""
 
 
 def draw(found: Study | Familiarity) -> Iterator[tuple[str, str, Figure]]:
@@ -83,32 +84,43 @@ def _spread(study: Study) -> Figure:
 
 def _heads(study: Study) -> Figure:
     table = study.heads[study.heads.measure == "image_share"]
-    runs = study.runs[:MAPS]
-    tall = max(2.6, 0.17 * len(study.header.layers) + 1.4)
-    figure = Figure(figsize=(2.6 + 2.6 * len(runs), tall), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(runs), sharey=True))
-    for axes, run in zip(panels, runs, strict=True):
-        shown = axes.imshow(_map(table[table.run == run.name], study), vmin=0, vmax=100, cmap="viridis", aspect="auto")
-        axes.set_title(run.name, fontsize=10, loc="left")
-        _number(axes, study)
-    panels[0].set_ylabel("layer")
-    figure.colorbar(shown, ax=list(panels), label="percent on the image")
-    return figure
+    panels = [(run.name, _map(table[table.run == run.name], study)) for run in study.runs]
+    return _maps(study, panels, "percent on the image", "viridis", 100)[0]
+
+
+def _maps(
+    study: Study, panels: Sequence[tuple[str, np.ndarray]], label: str, colours: str, most: float
+) -> tuple[Figure, list[Axes]]:
+    """Draw matrices by layer and head beside each other, several lines of them if they are many."""
+    layers, heads = study.header.layers, study.header.heads
+    across = min(MAPS, len(panels))
+    down = -(-len(panels) // across)
+    size = (max(6.0, 1.6 + 2.8 * across), (max(2.6, 0.17 * len(layers) + 1.4)) * down)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    shown = None
+    for axes, (title, matrix) in zip(grid.flat, panels, strict=False):
+        shown = axes.imshow(matrix, vmin=0, vmax=most, cmap=colours, aspect="auto", interpolation="nearest")
+        axes.set_title(title, fontsize=10, loc="left")
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    # Of a large model, some of the numbers.
+    places = range(0, len(layers), max(1, len(layers) // 8))
+    grid[0, 0].set_yticks(list(places), [str(layers[place]) for place in places])
+    grid[0, 0].set_xticks(range(0, heads, max(1, heads // 8)))
+    for axes in grid[:, 0]:
+        axes.set_ylabel("layer")
+    for axes in grid[-1]:
+        axes.set_xlabel("head")
+    assert shown is not None
+    figure.colorbar(shown, ax=list(grid.flat), label=label)
+    return figure, [*grid.flat[: len(panels)]]
 
 
 def _map(table: pd.DataFrame, study: Study, column: str = "value", scale: float = 100) -> np.ndarray:
     """Return a column of a table by layer and head as a matrix."""
     matrix = table.pivot(index="layer", columns="head", values=column)
     return scale * matrix.reindex(index=study.header.layers, columns=range(study.header.heads)).to_numpy(float)
-
-
-def _number(axes: Axes, study: Study) -> None:
-    """Label the axes with numbers of layers and heads; of a large model with some of them."""
-    step = max(1, len(study.header.layers) // 8)
-    places = range(0, len(study.header.layers), step)
-    axes.set_yticks(list(places), [str(study.header.layers[place]) for place in places])
-    axes.set_xticks(range(0, study.header.heads, max(1, study.header.heads // 8)))
-    axes.set_xlabel("head")
 
 
 def _control(study: Study) -> Figure:
@@ -140,20 +152,24 @@ def _objects(study: Study, objects: Objects) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True)
     layers, plain = study.header.layers, study.runs[0]
     place = {row.doc_id: number for number, row in enumerate(study.trace.rows)}
-    right = plain.right[[place[doc_id] for doc_id in objects.doc_ids]]
+    kept = [place[doc_id] for doc_id in objects.doc_ids]
+    right = plain.right[kept]
+    _, groups = np.unique(np.asarray(study.trace.groups)[kept], return_inverse=True)
     for value, colour, name in ((1, RIGHT, "right"), (0, WRONG, "wrong")):
-        own = objects.overlap.layers[right == value, 0]
+        own = objects.overlap.layers[right == value, 0].astype(float)
         if len(own):
-            error = 1.96 * own.std(0) / np.sqrt(len(own))
-            upper.plot(layers, 100 * own.mean(0), "o-", color=colour, markersize=4, label=f"{name} ({len(own)} rows)")
-            upper.fill_between(
-                layers, 100 * (own.mean(0) - error), 100 * (own.mean(0) + error), color=colour, alpha=0.15, linewidth=0
-            )
+            means = [mean(column, groups[right == value]) for column in own.T]
+            upper.plot(
+                layers, [100 * one.value for one in means], "o-", color=colour, markersize=4,
+                label=f"{name} ({len(own)} rows)",
+            )  # fmt: skip
+            low, high = 100 * np.array([one.interval for one in means]).T
+            upper.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
     even = 100 * float(objects.overlap.even.mean())
     upper.axhline(even, color=INK, linestyle=":", linewidth=1, label="spread evenly")
     upper.set_ylabel("attention on the objects,\npercent of the image's")
     upper.set_title("unsteered model", fontsize=10, loc="left")
-    upper.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0.25, 1))
+    upper.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0.2, 0.98))
     lower.axhline(0.5, color=INK, linestyle=":", linewidth=1)
     for number, run in enumerate(study.runs):
         found = objects.by_layer[run.name]
@@ -166,24 +182,19 @@ def _objects(study: Study, objects: Objects) -> Figure:
             lower.axhline(found.chance, color=colour, linestyle="--", linewidth=1, label="largest by chance (95%)")
     lower.set(xlabel="layer", ylabel="AUROC", ylim=(0, 1))
     lower.xaxis.get_major_locator().set_params(integer=True)
-    lower.legend(frameon=False, ncols=3, fontsize=9)
+    lower.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     for axes in (upper, lower):
         axes.grid(axis="y")
     return figure
 
 
 def _auroc_map(study: Study, objects: Objects) -> Figure | None:
-    runs = [(run, found) for run in study.runs[:MAPS] if not isinstance(found := objects.by_head[run.name], str)]
+    runs = [(run.name, found) for run in study.runs if not isinstance(found := objects.by_head[run.name], str)]
     if not runs:
         return None
-    tall = max(2.6, 0.17 * len(study.header.layers) + 1.4)
-    figure = Figure(figsize=(2.6 + 2.6 * len(runs), tall), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(runs), sharey=True))
-    for axes, (run, found) in zip(panels, runs, strict=True):
-        matrix = _map(found.table, study, "auroc", 1)
-        shown = axes.imshow(matrix, vmin=0, vmax=1, cmap="RdBu", aspect="auto")
-        axes.set_title(run.name, fontsize=10, loc="left")
-        _number(axes, study)
-    panels[0].set_ylabel("layer")
-    figure.colorbar(shown, ax=list(panels), label="AUROC")
+    panels = [(name, _map(found.table, study, "auroc", 1)) for name, found in runs]
+    figure, each = _maps(study, panels, "AUROC (dots: not by chance)", "RdBu", 1)
+    for axes, (_, found) in zip(each, runs, strict=True):
+        layer, head = np.nonzero(_map(found.table, study, "p_value", 1) < LEVEL)
+        axes.plot(head, layer, "o", color="white", mec="black", mew=0.7, markersize=4)
     return figure

@@ -11,11 +11,8 @@ from adaptvis_plugin.attention.familiarity import Familiarity
 from adaptvis_plugin.attention.familiarity.sentences import sentences as about_familiarity
 from adaptvis_plugin.attention.familiarity.tables import in_percent
 from adaptvis_plugin.attention.prediction import Prediction
-from adaptvis_plugin.attention.report.figures import RunFigures, run_figures
+from adaptvis_plugin.attention.report.figures import LEVEL, RunFigures, run_figures
 from adaptvis_plugin.attention.study import Study
-
-LEVEL = 0.05
-"""A p-value below this says that something is not by chance."""
 
 
 def sentences(found: Study | Familiarity) -> list[str]:
@@ -38,6 +35,8 @@ def _about_image(study: Study, figures: list[RunFigures]) -> Iterator[str]:
         yield "No row has an image, so there is nothing that its attention could go to."
         return
     tokens = [share for share in study.measures.token_share if share > 0]
+    if without := len(study.measures.token_share) - len(tokens):
+        yield f"{without} of {len(study.trace.rows)} rows have no image; in the numbers by layer it counts as 0."
     layers = study.layers
     own = layers[(layers.run == plain.run.name) & (layers.measure == "image_share")]
     text = (
@@ -61,11 +60,12 @@ def _about_sinks(study: Study) -> Iterator[str]:
         return
     layers = study.layers[study.layers.run == study.runs[0].name].groupby("measure").value.mean()
     rows = sum(bool(len(columns)) for columns in study.measures.sinks)
+    seen = any(study.measures.token_share)
     first = table.iloc[0]
     yield (
         f"{rows} of {len(study.trace.rows)} rows have attention sinks, which take {100 * layers['sink_share']:.1f}% of "
         f"the attention; the most frequent is {first.kind} token {first.place} (in {100 * first.share:.0f}% of the "
-        f"rows). Without sinks the image gets {100 * layers.get('image_share_no_sinks', np.nan):.1f}%."
+        f"rows)." + (f" Without sinks the image gets {100 * layers['image_share_no_sinks']:.1f}%." if seen else "")
     )
 
 

@@ -12,6 +12,9 @@ from adaptvis_plugin.attention.report.figures import run_figures
 from adaptvis_plugin.attention.study import Study
 from adaptvis_plugin.comparison.tables import ABSENT, Grid, percent
 
+OPEN = ("runs", "layers", "relations")
+"""The tables that are open in the page."""
+
 
 def grids(found: Study | Familiarity) -> list[Grid]:
     """Return the tables, the most important first."""

@@ -63,26 +63,12 @@
     const right = make("p", "Right answer: ");
     right.append(make("strong", task.golds[row]));
     detail.append(right);
-    const table = make("table"), head = make("tr");
     const names = [...new Set(task.runs.flatMap((one) => Object.keys(one.chances[row] ?? {})))];
-    head.append(...["run", "answer", "alpha", "confidence", ...names].map((text, column) => {
-      const cell = make("th", text, column === 1 ? "text" : "");
-      cell.scope = "col";
-      return cell;
-    }));
-    table.append(make("thead"), make("tbody"));
-    table.tHead.append(head);
-    for (const one of task.runs) {
-      const line = make("tr"), first = make("th", one.name), answer = make("td", undefined, "text");
-      first.scope = "row";
-      answer.append(make("span", one.answers[row] || "(empty)", mark(one, row)));
-      const chances = names.map((name) => make("td", number(one.chances[row]?.[name] ?? null, 2)));
-      line.append(first, answer, make("td", one.alphas[row] ?? "-"), make("td", number(one.confidences[row], 2)), ...chances);
-      table.tBodies[0].append(line);
-    }
-    const scroll = make("div", undefined, "scroll");
-    scroll.append(table);
-    detail.append(scroll);
+    detail.append(answerTable(task.runs, row, [
+      ["alpha", (one) => one.alphas[row] ?? "-"],
+      ["confidence", (one) => number(one.confidences[row], 2)],
+      ...names.map((name) => [name, (one) => number(one.chances[row]?.[name] ?? null, 2)]),
+    ]));
     if (names.length) detail.append(make("p", "The columns with options: their probabilities at the first token.", "quiet"));
   }
 

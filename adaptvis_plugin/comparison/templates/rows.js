@@ -15,6 +15,30 @@ const fill = (box, entries) => box.replaceChildren(...entries.map(([value, text]
 const mark = (run, row) => run.right[row] === 1 ? "good" : run.right[row] === 0 ? "bad" : "";
 const number = (value, digits) => value === null ? "-" : value.toFixed(digits);
 
+// Whether the focus is where letters are typed, or chosen by; on a slider or a checkbox they are free.
+const typing = (event) => event.target.closest("input:not([type=range], [type=checkbox]), select, textarea") !== null;
+
+// A table of what each run answered in a row; further columns have a title and a function that gives a run's text.
+function answerTable(runs, row, columns) {
+  const table = make("table"), head = make("tr"), scroll = make("div", undefined, "scroll");
+  head.append(...["run", "answer", ...columns.map(([title]) => title)].map((title, place) => {
+    const cell = make("th", title, place === 1 ? "text" : "");
+    cell.scope = "col";
+    return cell;
+  }));
+  table.append(make("thead"), make("tbody"));
+  table.tHead.append(head);
+  for (const run of runs) {
+    const line = make("tr"), first = make("th", run.name), answer = make("td", undefined, "text");
+    first.scope = "row";
+    answer.append(make("span", run.answers[row] || "(empty)", mark(run, row)));
+    line.append(first, answer, ...columns.map(([, text]) => make("td", text(run))));
+    table.tBodies[0].append(line);
+  }
+  scroll.append(table);
+  return scroll;
+}
+
 // A list of rows, one of which is chosen, by mouse or by keyboard.
 // `entry` fills a row's item; `describe` shows the chosen row, or none if it is undefined.
 function rowList(entry, describe) {
@@ -53,11 +77,10 @@ function rowList(entry, describe) {
 
   const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const typing = event.target.closest("input, select, textarea");
+    if (event.ctrlKey || event.metaKey || event.altKey || typing(event)) return;
     const inList = event.target === list;
     // The arrow keys scroll the page, except where the rows are.
-    if (typing || !(event.key in steps || (inList && ["Home", "End"].includes(event.key)))) return;
+    if (!(event.key in steps || (inList && ["Home", "End"].includes(event.key)))) return;
     if (event.key.startsWith("Arrow") && !inList) return;
     event.preventDefault();
     choose(event.key === "Home" ? 0 : event.key === "End" ? rows.length - 1 : place + steps[event.key]);

@@ -53,36 +53,21 @@
     const right = make("p", "Right answer: ");
     right.append(make("strong", task.golds[row]));
     detail.append(right, make("p", `Confidence of the unsteered model: ${number(task.confidences[row], 2)}`, "quiet"));
-    const table = make("table"), head = make("tr");
-    head.append(...["run", "answer", "alpha"].map((text, column) => {
-      const cell = make("th", text, column === 1 ? "text" : "");
-      cell.scope = "col";
-      return cell;
-    }));
-    table.append(make("thead"), make("tbody"));
-    table.tHead.append(head);
-    for (const one of task.runs) {
-      const line = make("tr"), first = make("th", one.name), answer = make("td", undefined, "text");
-      first.scope = "row";
-      answer.append(make("span", one.answers[row] || "(empty)", mark(one, row)));
-      line.append(first, answer, make("td", one.alphas[row] ?? "-"));
-      table.tBodies[0].append(line);
-    }
-    const scroll = make("div", undefined, "scroll");
-    scroll.append(table);
-    detail.append(scroll);
+    detail.append(answerTable(task.runs, row, [["alpha", (one) => one.alphas[row] ?? "-"]]));
   }
 
+  const conditionOf = (overlay) => overlay.conditions[task.runs[sourceBox.value].conditions[shownRow]];
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const bytes = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
 
   // The attention of each image token in the chosen layer, or its mean over all layers.
-  function attention(overlay, condition) {
-    const { scale, weights } = overlay.conditions[condition], all = bytes(weights);
+  function attention(condition) {
+    const { scale, weights } = condition, all = bytes(weights);
     const columns = all.length / scale.length, layer = Number(layerBox.value);
-    const one = (place, column) => all[place * columns + column] / 255 * scale[place];
+    const one = (place, column) => (all[place * columns + column] / 255) ** 2 * scale[place];
     return Array.from({ length: columns }, (_, column) => layer < scale.length
       ? one(layer, column)
-      : scale.reduce((sum, _, place) => sum + one(place, column), 0) / scale.length);
+      : mean(scale.map((_, place) => one(place, column))));
   }
 
   // Spread over the pixels: a token's attention divided by its area, and added where areas overlap.
@@ -115,7 +100,9 @@
     image.onload = () => { if (task.overlays[shownRow] === overlay) paint(overlay, image); };
     image.src = overlay.picture;
     const more = overlay.pictures > 1 ? ` The first of ${overlay.pictures} pictures.` : "";
-    element("legend").textContent = `Mean of all heads; the brightest place has the most attention.${more}`
+    const { shares } = conditionOf(overlay), share = last ? mean(shares) : shares[layer];
+    element("legend").textContent = `The picture gets ${(100 * share).toFixed(1)}% of the attention (mean of all heads); `
+      + `the brightest place has the most of it.${more}`
       + (overlay.boxes.length ? ` Boxes: ${overlay.boxes.map((box) => box.name).join(", ")}.` : "")
       + (overlay.sinks.length ? " Crosses: attention sinks." : "");
   }
@@ -126,30 +113,32 @@
     context.drawImage(image, 0, 0, width, height);
     const raw = bytes(overlay.areas), areas = new Uint16Array(raw.buffer);
     if (heatBox.checked) {
-      const condition = task.runs[sourceBox.value].conditions[shownRow];
-      const heat = heatMap(areas, attention(overlay, condition), width, height);
+      const heat = heatMap(areas, attention(conditionOf(overlay)), width, height);
       const most = heat.reduce((a, b) => Math.max(a, b), 0) || 1;
       const picture = context.getImageData(0, 0, width, height);
       heat.forEach((value, place) => {
         const share = Math.sqrt(value / most), colour = [255, 200 * share, 40 * share];
-        for (let channel = 0; channel < 3; channel++) {
-          const before = picture.data[4 * place + channel] * 0.45;
-          picture.data[4 * place + channel] = before + (colour[channel] - before) * share * 0.85;
-        }
+        // On grey, so that no colour of the picture is taken for attention.
+        const [red, green, blue] = picture.data.subarray(4 * place, 4 * place + 3);
+        const grey = 0.6 * (0.3 * red + 0.59 * green + 0.11 * blue);
+        colour.forEach((one, channel) => { picture.data[4 * place + channel] = grey + (one - grey) * share * 0.85; });
       });
       context.putImageData(picture, 0, 0);
     }
-    context.strokeStyle = "#ff3b30";
-    context.lineWidth = 2;
     for (const place of overlay.sinks) {
       const [left, top, right, bottom] = areas.subarray(4 * place, 4 * place + 4);
       const x = (left + right) / 2 / 65535 * width, y = (top + bottom) / 2 / 65535 * height;
       context.beginPath();
       for (const [from, to] of [[-5, 5], [5, -5]]) { context.moveTo(x - 5, y + from); context.lineTo(x + 5, y + to); }
-      context.stroke();
+      for (const [wide, ink] of [[5, "#000"], [2, "#fff"]]) {
+        context.lineWidth = wide;
+        context.strokeStyle = ink;
+        context.stroke();
+      }
     }
     if (boxesBox.checked) {
       context.font = "14px system-ui, sans-serif";
+      context.lineWidth = 2;
       for (const box of overlay.boxes) {
         const [left, top, right, bottom] = box.sides.map((side, axis) => side * (axis % 2 ? height : width));
         context.strokeStyle = "#00e5ff";
@@ -161,7 +150,7 @@
   }
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || typing(event)) return;
     const step = { h: -1, l: 1 }[event.key];
     if (step === undefined || shownRow === undefined) return;
     layerBox.value = Number(layerBox.value) + step;
