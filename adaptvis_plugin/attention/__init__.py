@@ -12,4 +12,7 @@ prediction   whether that tells right answers from wrong ones
 resampling   draws of whole groups of rows
 familiarity/ what confidence is worth: from a trace alone
 study        all of that together, from files
+plan         what is captured of which task, and how a folder is read again
+report/      tables, plots, overlays and one page
+loaded       the same of a model that is loaded, in memory
 """
