@@ -66,7 +66,8 @@ class Shown:
             picture.paste(PAINT, tuple(spot))
             prompts.append([*plain[:painted], picture, *plain[painted + 1 :]])
         features = self.features(prompts)
-        return (features[1:] - features[0]).transpose(1, 0, 2)
+        changes: NDArray[np.float32] = (features[1:] - features[0]).transpose(1, 0, 2)
+        return changes
 
 
 def spots(size: Size) -> NDArray[np.int64]:
