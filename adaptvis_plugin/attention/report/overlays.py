@@ -65,7 +65,7 @@ def _figure(study: Study, row: Row, record: Record, place: int) -> Figure:
     first = -(-len(runs) // across)
     lines = first + -(-len(layers) // across)
     ratio = picture.shape[0] / picture.shape[1]
-    size = (max(8.0, 2.2 * across), (2.2 * ratio + 0.5) * lines + 0.8)
+    size = (max(8.0, 2.2 * across), (2.2 * ratio + 0.3) * lines + 0.8)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(lines, across, squeeze=False)
     for axes in panels.flat:
