@@ -7,20 +7,13 @@ from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome, Keys
-from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import Select
 
-from tests.browser import browser, console, needs_browser
+from tests.browser import HOSTILE, IMAGE, SCRIPT, browser, choose, console, listed, needs_browser, press, text
 from tests.framework_runs import adaptvis
 from tests.trace_files import write_sweep
 
 pytestmark = needs_browser
-
-SCRIPT = "<script>window.hacked = 1; document.title = 'hacked'</script>"
-IMAGE = '"><img src=x onerror="window.hacked = 2">'
-END = "</script><svg onload='window.hacked = 3'>"
-HOSTILE = (SCRIPT, IMAGE, END, "{{ 7 * 7 }} ]]> <!-- \u2028 $x_1$")
 
 
 def answer(doc: Mapping[str, Any], alpha: float) -> str:
@@ -52,23 +45,6 @@ def chrome(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chr
 def opened(chrome: Chrome, page: Path) -> Chrome:
     chrome.get(page.as_uri())
     return chrome
-
-
-def text(driver: Chrome, name: str) -> str:
-    return driver.find_element(By.ID, name).text
-
-
-def choose(driver: Chrome, name: str, value: str) -> None:
-    Select(driver.find_element(By.ID, name)).select_by_visible_text(value)
-    driver.execute_script("document.activeElement.blur()")  # a list of options takes letters itself
-
-
-def listed(driver: Chrome) -> list[str]:
-    return [item.get_property("textContent") for item in driver.find_elements(By.CSS_SELECTOR, "#list li")]  # type: ignore[misc]
-
-
-def press(driver: Chrome, *keys: str) -> None:
-    ActionChains(driver).send_keys(*keys).perform()
 
 
 def test_what_a_model_answered_is_shown_as_text_and_never_run(opened: Chrome) -> None:

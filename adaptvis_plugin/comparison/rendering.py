@@ -28,7 +28,7 @@ def render(package: str, template: str, scripts: Sequence[str], **values: Any) -
         scripts: The files of its script, joined in this order.
         **values: What the template shows. `script`, `style` and `script_hash` are added.
     """
-    loader = ChoiceLoader([PackageLoader(place) for place in dict.fromkeys((package, __package__))])
+    loader = ChoiceLoader([PackageLoader(place) for place in (package, "adaptvis_plugin.comparison")])
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

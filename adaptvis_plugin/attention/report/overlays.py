@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adaptvis_plugin.attention.areas import pixel_map, placed
-from adaptvis_plugin.attention.record import Record
+from adaptvis_plugin.attention.record import Places, Record
 from adaptvis_plugin.attention.study import AttentionRun, Study
 from adaptvis_plugin.comparison.checks import bare
 from adaptvis_plugin.comparison.plots import STYLE
 from adaptvis_plugin.traces import Row
 
 BOX = "#00e5ff"
-COLUMNS = 6
+COLUMNS = 8
 """The most pictures beside each other."""
 
-MOST = 24
+MOST = 40
 """The most layers in a grid; of more, every second or third is shown."""
 
 
@@ -65,7 +65,7 @@ def _figure(study: Study, row: Row, record: Record, place: int) -> Figure:
     first = -(-len(runs) // across)
     lines = first + -(-len(layers) // across)
     ratio = picture.shape[0] / picture.shape[1]
-    size = (max(8.0, 2.2 * across), (2.2 * ratio + 0.5) * lines + 0.8)
+    size = (max(8.0, 1.9 * across), (1.9 * ratio + 0.3) * lines + 0.8)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(lines, across, squeeze=False)
     for axes in panels.flat:
@@ -81,7 +81,7 @@ def _figure(study: Study, row: Row, record: Record, place: int) -> Figure:
     figure.suptitle(
         f"row {row.doc_id}: {_short(bare(row.question), 90)} Right: {_short(row.gold)}\n"
         "Above: the mean of all layers and heads, by run. Below: layers of the unsteered model.\n"
-        "In each picture the brightest place has the most attention. Boxes: named objects; crosses: sinks.",
+        "The brightest place has the most attention, sinks aside. Boxes: named objects; crosses: sinks.",
         fontsize=9,
     )
     return figure
@@ -101,17 +101,22 @@ def _overlay(
     """Show a picture with attention over it, the named objects' boxes, and the sinks."""
     assert record.places is not None
     width, height = record.sizes[0]
-    heat = pixel_map(record.places, values[record.image], (width, height))
+    columns = np.flatnonzero(record.image)
+    sinks = np.isin(columns, study.measures.sinks[place]) & placed(record.places)
+    # Of the size of the thumbnail, which is that of the picture or smaller.
+    down, across = picture.shape
+    places = Places(record.places.picture, record.places.box * np.float32([across / width, down / height] * 2))
+    heat, others = (pixel_map(places, own, (across, down)) for own in (values[columns], values[columns] * ~sinks))
     extent = (0, width, height, 0)
     axes.imshow(picture, extent=extent, cmap="gray", vmin=0, vmax=400)  # dim
-    share = np.sqrt(heat / max(float(heat.max()), 1e-12))
+    # A sink would leave all other places dark.
+    most = float(others.max()) or float(heat.max()) or 1
+    share = np.sqrt((heat / most).clip(0, 1))
     axes.imshow(share, extent=extent, cmap="autumn", alpha=0.85 * share, vmin=0, vmax=1)
     if not isinstance(study.objects, str):
         for box in study.objects.boxes.get(record.doc_id, ()):
             size = (box.right - box.left, box.bottom - box.top)
             axes.add_patch(Rectangle((box.left, box.top), *size, fill=False, edgecolor=BOX, linewidth=1.2))
-    columns = np.flatnonzero(record.image)
-    sinks = np.isin(columns, study.measures.sinks[place]) & (record.places.picture == 0)
     for left, top, right, bottom in record.places.box[sinks]:
         axes.plot((left + right) / 2, (top + bottom) / 2, "X", color="white", mec="black", mew=0.5, markersize=5)
     axes.set(xlim=(0, width), ylim=(height, 0))

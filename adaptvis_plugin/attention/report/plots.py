@@ -182,7 +182,7 @@ def _objects(study: Study, objects: Objects) -> Figure:
             lower.axhline(found.chance, color=colour, linestyle="--", linewidth=1, label="largest by chance (95%)")
     lower.set(xlabel="layer", ylabel="AUROC", ylim=(0, 1))
     lower.xaxis.get_major_locator().set_params(integer=True)
-    lower.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+    lower.legend(frameon=False, ncols=5, loc="lower left", bbox_to_anchor=(0, 0.98))
     for axes in (upper, lower):
         axes.grid(axis="y")
     return figure
@@ -193,7 +193,7 @@ def _auroc_map(study: Study, objects: Objects) -> Figure | None:
     if not runs:
         return None
     panels = [(name, _map(found.table, study, "auroc", 1)) for name, found in runs]
-    figure, each = _maps(study, panels, "AUROC (dots: not by chance)", "RdBu", 1)
+    figure, each = _maps(study, panels, "AUROC (dot: p < 0.05)", "RdBu", 1)
     for axes, (_, found) in zip(each, runs, strict=True):
         layer, head = np.nonzero(_map(found.table, study, "p_value", 1) < LEVEL)
         axes.plot(head, layer, "o", color="white", mec="black", mew=0.7, markersize=4)

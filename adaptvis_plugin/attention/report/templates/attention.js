@@ -102,7 +102,7 @@
     const more = overlay.pictures > 1 ? ` The first of ${overlay.pictures} pictures.` : "";
     const { shares } = conditionOf(overlay), share = last ? mean(shares) : shares[layer];
     element("legend").textContent = `The picture gets ${(100 * share).toFixed(1)}% of the attention (mean of all heads); `
-      + `the brightest place has the most of it.${more}`
+      + `the brightest place has the most of it${overlay.sinks.length ? ", sinks aside" : ""}.${more}`
       + (overlay.boxes.length ? ` Boxes: ${overlay.boxes.map((box) => box.name).join(", ")}.` : "")
       + (overlay.sinks.length ? " Crosses: attention sinks." : "");
   }
@@ -113,11 +113,15 @@
     context.drawImage(image, 0, 0, width, height);
     const raw = bytes(overlay.areas), areas = new Uint16Array(raw.buffer);
     if (heatBox.checked) {
-      const heat = heatMap(areas, attention(conditionOf(overlay)), width, height);
-      const most = heat.reduce((a, b) => Math.max(a, b), 0) || 1;
+      const values = attention(conditionOf(overlay)), sinks = new Set(overlay.sinks);
+      const heat = heatMap(areas, values, width, height);
+      const largest = (map) => map.reduce((a, b) => Math.max(a, b), 0);
+      // A sink would leave all other places dark.
+      const others = heatMap(areas, values.map((value, place) => sinks.has(place) ? 0 : value), width, height);
+      const most = largest(others) || largest(heat) || 1;
       const picture = context.getImageData(0, 0, width, height);
       heat.forEach((value, place) => {
-        const share = Math.sqrt(value / most), colour = [255, 200 * share, 40 * share];
+        const share = Math.sqrt(Math.min(1, value / most)), colour = [255, 200 * share, 40 * share];
         // On grey, so that no colour of the picture is taken for attention.
         const [red, green, blue] = picture.data.subarray(4 * place, 4 * place + 3);
         const grey = 0.6 * (0.3 * red + 0.59 * green + 0.11 * blue);
