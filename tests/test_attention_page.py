@@ -145,7 +145,7 @@ def test_attention_is_drawn_where_it_is(opened: Chrome) -> None:
     WebDriverWait(opened, 20).until(
         lambda driver: (driver.execute_script(BRIGHT) or [0])[0] == pytest.approx(0.5, abs=0.02)
     )
-    opened.find_element(By.ID, "heat").click()
+    opened.find_element(By.ID, "heat").send_keys(Keys.SPACE)
     WebDriverWait(opened, 20).until(lambda driver: driver.execute_script(BRIGHT) is None)
     press(opened, "h")
     assert text(opened, "layer-name") == "layer 7", "letters are free when the focus is on a checkbox"
@@ -165,7 +165,7 @@ def test_a_sink_is_marked_and_does_not_outshine_the_rest(opened: Chrome) -> None
 
 def test_boxes_can_be_left_out(opened: Chrome) -> None:
     WebDriverWait(opened, 20).until(lambda driver: cyan(driver) > 200)
-    opened.find_element(By.ID, "boxes").click()
+    opened.find_element(By.ID, "boxes").send_keys(Keys.SPACE)
     WebDriverWait(opened, 20).until(lambda driver: cyan(driver) == 0)
 
 

@@ -25,6 +25,7 @@ from tests.attention_studies import ALPHAS, SIDE, UpperRow, about, answered, cap
 ROWS = 60
 RIGHT = np.random.default_rng(3).random(ROWS) < 0.6
 LOW = np.arange(ROWS) % 2 == 0  # the rows whose confidence is low
+FEW = answered(dict.fromkeys(ALPHAS, RIGHT[:8]))
 
 
 def refuse(name: str) -> None:
@@ -32,15 +33,17 @@ def refuse(name: str) -> None:
 
 
 def told(found: Any, folder: Path) -> str:
-    """Return all sentences and tables, after a look at what else a report holds: no part of it may be no number."""
-    figures = list(draw(found))
-    assert len({name for name, _, _ in figures}) == len(figures)
+    """Return all sentences and tables; no number in them, in the page's data or in the JSON may be undefined."""
     text = "\n".join([*sentences(found), *(str(grid) for grid in grids(found))])
     assert not re.search(r"\bnan\b|\binf\b", text, re.IGNORECASE), text
     data(found)
     write_json(as_json([found]), folder / "figures.json")
     json.loads((folder / "figures.json").read_text(), parse_constant=refuse)
     return text
+
+
+def drawn(found: Any) -> set[str]:
+    return {name for name, _, _ in draw(found)}
 
 
 def data(found: Any, pictures: int = 100) -> Any:
@@ -52,10 +55,10 @@ def data(found: Any, pictures: int = 100) -> Any:
 
 def looking(number: int) -> Record:
     """Capture a row whose head 1 of layer 7 looks at the object if the unsteered answer is right."""
-    drawn = logits(number, about(), SIDE)
-    drawn[0, 1, 1, BEFORE : BEFORE + SIDE] += 2 * RIGHT[number]
-    drawn[3, ..., BEFORE:-AFTER] += 1  # the constant
-    return captured(number, drawn)
+    values = logits(number, about(), SIDE)
+    values[0, 1, 1, BEFORE : BEFORE + SIDE] += 2 * RIGHT[number]
+    values[3, ..., BEFORE:-AFTER] += 1  # the constant
+    return captured(number, values)
 
 
 @pytest.fixture(scope="module")
@@ -122,36 +125,38 @@ def test_rows_without_an_image_are_said(tmp_path: Path) -> None:
         return captured(number, logits(number, about(), SIDE), image=np.zeros_like(one.image), sizes=(),
                         places=None, thumbnails=())  # fmt: skip
 
-    found = studied(tmp_path, answered(dict.fromkeys(ALPHAS, RIGHT)), record, source=UpperRow())
+    found = studied(tmp_path, FEW, record, source=UpperRow())
     text = told(found, tmp_path)
-    assert "15 of 60 rows have no image" in text
-    assert "15 of 60 rows are left out: it does not have exactly one picture (row 0: it has 0;" in text
+    assert "2 of 8 rows have no image" in text
+    assert "2 of 8 rows are left out: it does not have exactly one picture (row 0: it has 0;" in text
     [rows] = data(found)
-    assert not {"0", "4", "8"} & {*rows["overlays"]} and len(rows["overlays"]) == 45
+    assert not {"0", "4"} & {*rows["overlays"]} and len(rows["overlays"]) == 6
 
 
 def test_no_image_at_all(tmp_path: Path) -> None:
     """A text column is a sink; nothing is said of an image, with or without it."""
 
     def record(number: int) -> Record:
-        drawn = logits(number, about(), SIDE)
-        drawn[..., 0] += 9
-        image = np.zeros(drawn.shape[-1], bool)
-        return captured(number, drawn, image=image, sizes=(), places=None, thumbnails=())
+        values = logits(number, about(), SIDE)
+        values[..., 0] += 9
+        image = np.zeros(values.shape[-1], bool)
+        return captured(number, values, image=image, sizes=(), places=None, thumbnails=())
 
-    text = told(studied(tmp_path, answered(dict.fromkeys(ALPHAS, RIGHT)), record, source=UpperRow()), tmp_path)
+    found = studied(tmp_path, FEW, record, source=UpperRow())
+    text = told(found, tmp_path)
     assert "No row has an image, so there is nothing that its attention could go to." in text
     assert "the most frequent is text token 0 (in 100% of the rows).\n" in text
     assert "Nothing is said about attention on objects: no row has boxes" in text
+    assert drawn(found) == {"relations", "reliability", "confidence"}
 
 
 def test_columns_that_cannot_be_mapped_are_counted(tmp_path: Path) -> None:
     def record(number: int) -> Record:
         return captured(number, logits(number, about(), SIDE), places=None)
 
-    found = studied(tmp_path, answered(dict.fromkeys(ALPHAS, RIGHT)), record, source=UpperRow())
+    found = studied(tmp_path, FEW, record, source=UpperRow())
     text = told(found, tmp_path)
-    assert "In 60 of 60 rows the image's tokens cannot be laid over the picture." in text
+    assert "In 8 of 8 rows the image's tokens cannot be laid over the picture." in text
     assert "The image is 72.7% of the prompt's tokens" in text
     assert data(found)[0]["overlays"] == {}
 
@@ -165,8 +170,8 @@ def test_several_pictures_show_the_first(tmp_path: Path) -> None:
         sizes, pictures = ((32, 32), (32, 32)), (picture(), picture(200))
         return captured(number, logits(number, about(), SIDE), places=places, sizes=sizes, thumbnails=pictures)
 
-    found = studied(tmp_path, answered(dict.fromkeys(ALPHAS, RIGHT)), record, source=UpperRow())
-    assert "60 of 60 rows are left out: it does not have exactly one picture (row 0: it has 2;" in told(found, tmp_path)
+    found = studied(tmp_path, FEW, record, source=UpperRow())
+    assert "8 of 8 rows are left out: it does not have exactly one picture (row 0: it has 2;" in told(found, tmp_path)
     [rows] = data(found, pictures=1)
     [one] = rows["overlays"].values()
     assert one["pictures"] == 2 and one["boxes"] == []
@@ -179,7 +184,7 @@ def test_a_picture_that_was_not_kept_has_no_overlay(tmp_path: Path) -> None:
     def record(number: int) -> Record:
         return captured(number, logits(number, about(), SIDE), thumbnails=())
 
-    found = studied(tmp_path, answered(dict.fromkeys(ALPHAS, RIGHT[:4])), record, source=UpperRow())
+    found = studied(tmp_path, FEW, record, source=UpperRow())
     told(found, tmp_path)
     assert data(found)[0]["overlays"] == {}
 
@@ -187,14 +192,18 @@ def test_a_picture_that_was_not_kept_has_no_overlay(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("right", "why"), [(True, "right"), (False, "wrong")])
 def test_without_both_kinds_of_answers_there_is_no_auroc_but_a_reason(tmp_path: Path, right: bool, why: str) -> None:
     rows = answered(dict.fromkeys(ALPHAS, [right] * 8))
-    text = told(studied(tmp_path, rows, source=UpperRow()), tmp_path)
+    found = studied(tmp_path, rows, source=UpperRow())
+    text = told(found, tmp_path)
+    assert "objects" in drawn(found) and "auroc" not in drawn(found)
     assert f"a right answer cannot be measured by layer: all 8 answers are {why}." in text
     assert f"a right answer cannot be measured by head: all 8 answers are {why}." in text
 
 
 def test_one_layer_and_one_head(tmp_path: Path) -> None:
     form = about(layers=(5,), heads=1)
-    text = told(studied(tmp_path, answered(dict.fromkeys(ALPHAS, RIGHT)), source=UpperRow(), form=form), tmp_path)
+    found = studied(tmp_path, FEW, source=UpperRow(), form=form)
+    text = told(found, tmp_path)
+    assert {"image", "heads", "auroc"} <= drawn(found)
     assert re.search(r"last prompt token's attention \(mean over layers and heads\)\.$", text, re.MULTILINE)
     assert "after correction for the choice among 1." in text
 
@@ -232,8 +241,8 @@ def test_the_files(planted: Study, tmp_path: Path) -> None:
     expected = np.mean([_share(planted.store.read(row)) for row in range(ROWS)], axis=0)
     own = layers.query("run == 'plain' and measure == 'image_share'")
     assert own.value.to_numpy() == pytest.approx(expected, abs=1e-3)
-    drawn = np.asarray(Image.open(tmp_path / "out" / overlays[0]))
-    yellow = (drawn[..., 0] > 200) & (drawn[..., 1] > 150) & (drawn[..., 2] < 120)
+    pixels = np.asarray(Image.open(tmp_path / "out" / overlays[0]))
+    yellow = (pixels[..., 0] > 200) & (pixels[..., 1] > 150) & (pixels[..., 2] < 120)
     assert yellow.any(), "the brightest place is drawn"
 
 
@@ -243,5 +252,5 @@ def _share(record: Record) -> NDArray[np.float64]:
 
 
 def test_a_trace_alone(tmp_path: Path) -> None:
-    found = familiarity(traced(tmp_path / "toy.jsonl", answered(dict.fromkeys(ALPHAS, RIGHT))))
+    found = familiarity(traced(tmp_path / "toy.jsonl", FEW))
     assert "Confidence" in told(found, tmp_path) and data(found) == []

@@ -87,6 +87,7 @@ def inline_svg(figure: Figure, name: str) -> str:
         figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
     text = sink.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r' id="image\w+"', "", text)  # two equal images would have the same, and nothing refers to it
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
 
 

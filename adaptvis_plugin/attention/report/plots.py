@@ -14,6 +14,7 @@ from adaptvis_plugin.attention.familiarity import Familiarity
 from adaptvis_plugin.attention.familiarity.calibration import mean
 from adaptvis_plugin.attention.familiarity.plots import RIGHT, WRONG
 from adaptvis_plugin.attention.familiarity.plots import draw as draw_familiarity
+from adaptvis_plugin.attention.prediction import Prediction
 from adaptvis_plugin.attention.report.figures import LEVEL, run_figures
 from adaptvis_plugin.attention.study import Objects, Study
 from adaptvis_plugin.comparison.plots import COLOURS, INK, MARKS, STYLE
@@ -148,44 +149,58 @@ def _control(study: Study) -> Figure:
 
 
 def _objects(study: Study, objects: Objects) -> Figure:
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    layers, plain = study.header.layers, study.runs[0]
+    known = [
+        (place, run.name, found)
+        for place, run in enumerate(study.runs)
+        if not isinstance(found := objects.by_layer[run.name], str)
+    ]
+    figure = Figure(figsize=(11, 7.5 if known else 4), layout="constrained")
+    panels = figure.subplots(2 if known else 1, 1, sharex=True, squeeze=False)[:, 0]
+    _overlap(panels[0], study, objects)
+    if known:
+        _auroc(panels[1], study, known)
+    panels[-1].set_xlabel("layer")
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)
+    for axes in panels:
+        axes.grid(axis="y")
+    return figure
+
+
+def _overlap(axes: Axes, study: Study, objects: Objects) -> None:
+    """Draw the unsteered model's attention on the objects by layer, of rows with right and with wrong answers."""
     place = {row.doc_id: number for number, row in enumerate(study.trace.rows)}
     kept = [place[doc_id] for doc_id in objects.doc_ids]
-    right = plain.right[kept]
+    right = study.runs[0].right[kept]
     _, groups = np.unique(np.asarray(study.trace.groups)[kept], return_inverse=True)
     for value, colour, name in ((1, RIGHT, "right"), (0, WRONG, "wrong")):
         own = objects.overlap.layers[right == value, 0].astype(float)
         if len(own):
             means = [mean(column, groups[right == value]) for column in own.T]
-            upper.plot(
-                layers, [100 * one.value for one in means], "o-", color=colour, markersize=4,
+            axes.plot(
+                study.header.layers, [100 * one.value for one in means], "o-", color=colour, markersize=4,
                 label=f"{name} ({len(own)} rows)",
             )  # fmt: skip
             low, high = 100 * np.array([one.interval for one in means]).T
-            upper.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(study.header.layers, low, high, color=colour, alpha=0.15, linewidth=0)
     even = 100 * float(objects.overlap.even.mean())
-    upper.axhline(even, color=INK, linestyle=":", linewidth=1, label="spread evenly")
-    upper.set_ylabel("attention on the objects,\npercent of the image's")
-    upper.set_title("unsteered model", fontsize=10, loc="left")
-    upper.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0.2, 0.98))
-    lower.axhline(0.5, color=INK, linestyle=":", linewidth=1)
-    for number, run in enumerate(study.runs):
-        found = objects.by_layer[run.name]
-        if isinstance(found, str):
-            continue
-        colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
-        lower.plot(layers, found.table.auroc, f"{mark}-", color=colour, markersize=4, label=run.name)
-        if number == 0:
-            lower.fill_between(layers, found.table.low, found.table.high, color=colour, alpha=0.15, linewidth=0)
-            lower.axhline(found.chance, color=colour, linestyle="--", linewidth=1, label="largest by chance (95%)")
-    lower.set(xlabel="layer", ylabel="AUROC", ylim=(0, 1))
-    lower.xaxis.get_major_locator().set_params(integer=True)
-    lower.legend(frameon=False, ncols=5, loc="lower left", bbox_to_anchor=(0, 0.98))
-    for axes in (upper, lower):
-        axes.grid(axis="y")
-    return figure
+    axes.axhline(even, color=INK, linestyle=":", linewidth=1, label="spread evenly")
+    axes.set_ylabel("attention on the objects,\npercent of the image's")
+    axes.set_title("unsteered model", fontsize=10, loc="left")
+    axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0.2, 0.98))
+
+
+def _auroc(axes: Axes, study: Study, known: Sequence[tuple[int, str, Prediction]]) -> None:
+    """Draw how well that predicts a right answer, with the band and the chance of the first run."""
+    axes.axhline(0.5, color=INK, linestyle=":", linewidth=1)
+    for place, name, found in known:
+        colour, mark = COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)]
+        axes.plot(study.header.layers, found.table.auroc, f"{mark}-", color=colour, markersize=4, label=name)
+        if place == 0:
+            low, high = found.table.low, found.table.high
+            axes.fill_between(study.header.layers, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.axhline(found.chance, color=colour, linestyle="--", linewidth=1, label="largest by chance (95%)")
+    axes.set(ylabel="AUROC", ylim=(0, 1))
+    axes.legend(frameon=False, ncols=5, loc="lower left", bbox_to_anchor=(0, 0.98))
 
 
 def _auroc_map(study: Study, objects: Objects) -> Figure | None:

@@ -109,7 +109,7 @@
 
   function paint(overlay, image) {
     const width = canvas.width = 480, height = canvas.height = Math.max(1, Math.round(480 * overlay.ratio));
-    const context = canvas.getContext("2d");
+    const context = canvas.getContext("2d", { willReadFrequently: true });
     context.drawImage(image, 0, 0, width, height);
     const raw = bytes(overlay.areas), areas = new Uint16Array(raw.buffer);
     if (heatBox.checked) {
