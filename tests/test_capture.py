@@ -83,7 +83,7 @@ def test_in_every_family_layers_heads_and_a_constant_equal_complete_eager_passes
     model: Any = random_model(family)
     inputs = random_batch(family, TEXTS)
     decoder = Decoder(model)
-    layer, heads = decoder.layers[-1], range(decoder.heads)
+    layer, heads = decoder.layers[len(decoder.layers) // 2], range(decoder.heads)
     cases: list[tuple[Method, float, dict[str, Any]]] = [
         (ScalingVis(0.5, layers=layer), 0.5, {"steered": [(layer, head) for head in heads]}),
         (ScalingVis(2.0, heads=[f"L{layer}H0", f"L{layer}H2"]), 2.0, {"steered": [(layer, 0), (layer, 2)]}),
