@@ -104,7 +104,7 @@ def test_in_every_family_layers_heads_and_a_constant_equal_complete_eager_passes
 def test_all_layers_and_all_heads_by_name_are_the_default_bit_for_bit() -> None:
     model, texts = llava_model("llava"), [5, 9, 3]
     inputs = llava_batch(model, texts)
-    decoder = Decoder(model)
+    decoder = Decoder(model, prefix_bytes=0)
     plain = decoder.generate(inputs, ScalingVis(0.5))
     heads = "+".join(f"L{layer}H{head}" for layer in range(3) for head in range(4))
     for where in ({"layers": "0-2"}, {"layers": [2, 0, 1]}, {"heads": heads}):
@@ -117,7 +117,7 @@ def test_all_layers_and_all_heads_by_name_are_the_default_bit_for_bit() -> None:
 def test_adaptvis_chooses_per_row_and_steers_only_its_layers() -> None:
     model = llava_model("llava", kv_heads=2)
     inputs = llava_batch(model, [5, 9, 3])
-    decoder = Decoder(model)
+    decoder = Decoder(model, prefix_bytes=0)
     threshold = round(float(decoder.generate(inputs, Baseline()).confidence.median()), 2)
     found = decoder.generate(inputs, AdaptVis(0.5, 1.5, threshold, layers="1-2"), capture=True)
     assert {*found.alpha.tolist()} == {0.5, 1.5}
@@ -170,7 +170,7 @@ def test_in_half_precision_it_is_near_that_of_fp32(dtype: torch.dtype) -> None:
 def test_a_constant_of_zero_is_the_plain_model_bit_for_bit() -> None:
     model = llava_model("llava")
     inputs = llava_batch(model, [5, 9, 3])
-    decoder = Decoder(model)
+    decoder = Decoder(model, prefix_bytes=0)
     plain, found = (decoder.generate(inputs, method) for method in (Baseline(), AddedConstant(0.0)))
     assert torch.equal(found.first_logits, plain.first_logits) and same_tokens(found.sequences, plain.sequences)
 
