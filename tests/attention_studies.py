@@ -25,7 +25,7 @@ ALPHAS = (1.0, 0.5, 1.5)
 CONDITIONS = ("1.0", "0.5", "1.5", "constant 1.0")
 METHODS: Mapping[str, Method] = {"scalingvis 0.5": ScalingVis(0.5), "adaptvis 0.5/1.5/0.4": AdaptVis(0.5, 1.5, 0.4)}
 
-Rights = Mapping[float, Sequence[bool]]
+Rights = Mapping[float, Sequence[bool] | NDArray[np.bool_]]
 """Whether each row is right under each coefficient."""
 
 

@@ -233,7 +233,7 @@ def test_the_files(planted: Study, tmp_path: Path) -> None:
         f"## {heading(planted.familiarity)}" in text and "![Attention on the image by layer](1-toy-image.png)" in text
     )
     heads = pd.read_csv(tmp_path / "out" / "1-toy-auroc_heads.csv").query("run == 'plain'")
-    best = heads.loc[heads.auroc.idxmax()]
+    best = heads.iloc[int(heads.auroc.argmax())]
     assert (best.layer, best["head"]) == (7, 1)
     overlap = pd.read_csv(tmp_path / "out" / "1-toy-overlap.csv")
     assert len(overlap) == ROWS * 2 * len(planted.runs) and overlap.even.round(6).eq(0.25).all()

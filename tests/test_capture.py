@@ -123,12 +123,14 @@ def test_adaptvis_chooses_per_row_and_steers_only_its_layers() -> None:
     assert {*found.alpha.tolist()} == {0.5, 1.5}
     swept = decoder.sweep(inputs, [0.5, 1.5], layers=[1, 2], capture=True)
     for row, alpha in enumerate(found.alpha.tolist()):
-        assert torch.equal(found.first_logits[row], swept[alpha].first_logits[row])
-        assert torch.equal(found.attention[row], swept[alpha].attention[row])  # type: ignore[index]
+        torch.testing.assert_close(found.first_logits[row], swept[alpha].first_logits[row], atol=ALIKE, rtol=0)
+        own, other = found.attention, swept[alpha].attention
+        assert own is not None and other is not None
+        close(own[row, None], other[row, None], inputs["attention_mask"][row, None])
     unsteered = decoder.generate(inputs, Baseline(), capture=True).attention
     assert unsteered is not None and found.attention is not None
-    assert torch.equal(found.attention[:, 0], unsteered[:, 0]), "layer 0 is not steered"
-    assert not torch.equal(found.attention[:, 1], unsteered[:, 1])
+    change = (found.attention - unsteered).float().abs().amax((0, 2, 3))
+    assert change[0] < HALF and change[1] > 0.01, "layer 0 is not steered"
 
 
 def test_a_row_has_the_same_attention_whatever_stands_beside_it_and_whether_its_prefix_was_shared() -> None:

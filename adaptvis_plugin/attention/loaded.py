@@ -111,7 +111,7 @@ def attention(
     """
     if not questions:
         raise AttentionError("there is no question; give pairs of a picture and a question")
-    tokenizer = processor.tokenizer  # type: ignore[attr-defined]
+    tokenizer = processor.tokenizer
     tokenizer.padding_side = "left"
     method, mapper = method or Baseline(), ColumnMapper(model, processor)
     records: list[Record] = []
@@ -160,7 +160,8 @@ def attention(
         layers,
         _table(records, layers),
         tuple(answer.strip() for answer in answers),
-        *(np.array(column, np.float32) for column in zip(*numbers, strict=True)),  # type: ignore[arg-type]
+        np.array([confidence for confidence, _ in numbers], np.float32),
+        np.array([alpha for _, alpha in numbers], np.float32),
         tuple(places),
         tuple(record.sizes[0] for record in records),
     )

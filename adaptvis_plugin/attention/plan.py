@@ -22,11 +22,11 @@ CONTROL = "constant"
 STEERING = ("scalingvis", "adaptvis")
 """The methods whose settings a preset is asked for."""
 
-WITHOUT_PRESET = (("scalingvis", {"alpha": 0.5}), ("scalingvis", {"alpha": 1.5}))
-"""What is looked at if there are no settings for a task: the authors' coefficients, as they smooth and sharpen."""
-
 Setting = tuple[str, Mapping[str, Any]]
 """A method's name and its hyper-parameters."""
+
+WITHOUT_PRESET: tuple[Setting, ...] = (("scalingvis", {"alpha": 0.5}), ("scalingvis", {"alpha": 1.5}))
+"""What is looked at if there are no settings for a task: the authors' coefficients, as they smooth and sharpen."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def methods_for(
     if not settings and preset is not None:
         settings = [(name, values) for name in STEERING if (values := preset.values(task, name))]
     where = {name: value for name, value in (("layers", layers), ("heads", heads)) if value is not None}
-    methods = {}
-    for name, values in settings or WITHOUT_PRESET:
-        shown = {key: value for key, value in values.items() if not (where and key in ("layers", "heads"))}
+    methods: dict[str, Method] = {}
+    for name, given_values in settings or list(WITHOUT_PRESET):
+        shown = {key: value for key, value in given_values.items() if not (where and key in ("layers", "heads"))}
         methods[described(name, shown)] = build_method(name, {**shown, **where})
     return methods
 

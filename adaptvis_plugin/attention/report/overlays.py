@@ -105,7 +105,8 @@ def _overlay(
     sinks = np.isin(columns, study.measures.sinks[place]) & placed(record.places)
     # Of the size of the thumbnail, which is that of the picture or smaller.
     down, across = picture.shape
-    places = Places(record.places.picture, record.places.box * np.float32([across / width, down / height] * 2))
+    scale = np.array([across / width, down / height] * 2, np.float32)
+    places = Places(record.places.picture, record.places.box * scale)
     heat, others = (pixel_map(places, own, (across, down)) for own in (values[columns], values[columns] * ~sinks))
     extent = (0, width, height, 0)
     axes.imshow(picture, extent=extent, cmap="gray", vmin=0, vmax=400)  # dim

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from adaptvis_plugin.attention.familiarity import Familiarity
 from adaptvis_plugin.attention.familiarity.calibration import mean
@@ -51,7 +52,7 @@ def _lines(axes: Axes, study: Study, measure: str) -> None:
         axes.plot(own.layer, 100 * own.value, f"{mark}-", color=colour, label=run.name, markersize=4, linewidth=1.4)
         axes.fill_between(own.layer, 100 * own.low, 100 * own.high, color=colour, alpha=0.15, linewidth=0)
     axes.grid(axis="y")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _image(study: Study) -> Figure:

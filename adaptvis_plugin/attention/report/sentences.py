@@ -44,7 +44,7 @@ def _about_image(study: Study, figures: list[RunFigures]) -> Iterator[str]:
         "last prompt token's attention (mean over layers and heads)"
     )
     if len(own) > 1:
-        least, most = own.loc[own.value.idxmin()], own.loc[own.value.idxmax()]
+        least, most = own.iloc[int(own.value.argmin())], own.iloc[int(own.value.argmax())]
         text += (
             f": from {100 * least.value:.1f}% in layer {least.layer} to {100 * most.value:.1f}% in layer {most.layer}"
         )

@@ -63,7 +63,7 @@ def _layers(study: Study) -> Grid:
     predicted = objects.by_layer[plain] if known else ""  # type: ignore[union-attr]
     rows = []
     for place, layer in enumerate(study.header.layers):
-        own = values.loc[layer] if layer in values.index else pd.Series(dtype=float)
+        own = values.loc[layer].to_dict() if layer in values.index else {}
         cells = [percent(own.get(name)) for name in _COLUMNS]
         if known:
             cells.append(percent(float(overlap[place])))
