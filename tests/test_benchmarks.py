@@ -91,6 +91,8 @@ def test_other_settings_do_not_mix_with_the_figures_in_a_folder(quick_parts: lis
     [
         (["speed"], "'speed' is not one of decoding, sharing, growth, sweep, replay, end-to-end"),
         (["--shape", "huge"], "'huge' is not one of tiny, small, scaled, 7b"),
+        (["--device", "cuda:99"], "--device='cuda:99': torch sees"),
+        (["--device", "gpu"], "--device='gpu': not a device of torch; give cpu, cuda or cuda:N"),
     ],
 )
 def test_an_unknown_name_is_refused_with_those_that_exist(
@@ -109,6 +111,7 @@ def test_an_unknown_name_is_refused_with_those_that_exist(
         (["--batch-size", "1"], [("scaled", 1, 30)]),
         (["--shape", "small"], [("small", 4, 6)]),
         (["--shape", "7b", "--batch-size", "2", "--rounds", "3"], [("7b", 2, 3)]),
+        (["--batch-size", "4", "--batch-size", "1", "--rounds", "3"], [("scaled", 4, 3), ("scaled", 1, 3)]),
     ],
 )
 def test_the_cases_with_bounds_are_measured_unless_another_is_named(
