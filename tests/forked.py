@@ -1,7 +1,7 @@
-"""Console commands in processes that are forked from one that has already imported lmms-eval, torch and transformers.
+"""Console commands and `python -c` in processes forked from one that has already imported lmms-eval and torch.
 
 The import takes most of the time of a command on the tiny models. Tests of what a command answers and writes start it
-here. Tests of how one starts, or is killed, run it as a user does: `test_command_line`, `test_readme`, `test_sweep`.
+here. `test_command_line`, `test_readme` and `test_new_data_set` show that the same commands start as a user types them.
 """
 
 import importlib.metadata
@@ -54,13 +54,17 @@ def run(
 
 
 def _become(command: list[str], env: dict[str, str], folder: Path, printed: Path) -> None:
-    """Be the process of a console command from now on."""
+    """Be the process of a command from now on."""
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
     for number, name in ((1, "stdout"), (2, "stderr")):
         with (printed / name).open("wb") as sink:
             os.dup2(sink.fileno(), number)
+    if command[1] == "-c":
+        code, sys.argv = command[2], ["-c", *command[3:]]
+        exec(code, {"__name__": "__main__"})
+        return
     sys.argv = command
     (script,) = importlib.metadata.entry_points(group="console_scripts", name=Path(command[0]).name)
     sys.exit(script.load()())

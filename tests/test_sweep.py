@@ -54,7 +54,8 @@ def sweep(*arguments: object) -> Any:
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of the first rows of the demo, its summary beside it."""
     folder = tmp_path_factory.mktemp("swept")
-    command = ["adaptvis", "sweep", *DEMO, "--limit", str(ROWS), "-o", folder / "traces", "--json", folder / "s.json"]
+    command: list[str | Path] = ["adaptvis", "sweep", *DEMO, "--limit", str(ROWS)]
+    command += ["-o", folder / "traces", "--json", folder / "s.json"]
     done = forked.run(command, {**ENVIRONMENT, **forked.IMPORTED})
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / "shown").write_text(done.stdout)
