@@ -34,7 +34,7 @@ browser:
 	  echo "no Chromium: the tests of HTML reports are skipped; install chromium and chromium-driver to run them"
 
 test: lint types browser  ## lint, type-check and run the suite
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

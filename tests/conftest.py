@@ -10,6 +10,29 @@ import torch
 torch.set_num_threads(1)
 
 
+SLOW = [
+    "readme",
+    "families_real",
+    "vlmevalkit",
+    "vlmevalkit_input",
+    "compare_frameworks",
+    "command_line",
+    "sweep",
+    "leaderboard",
+    "benchmarks",
+    "new_data_set",
+    "packaging",
+    "calibrated",
+    "families",
+    "flash_attention",
+]
+"""The files that take longest. They begin first, so that no process is alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in SLOW)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the developer's caches and settings out of the tests, and what the tests write out of the caches."""
     if hasattr(config, "workerinput"):

@@ -1,7 +1,6 @@
 """Real runs of both frameworks on the embedded model and the demo scenes, for the tests that read their files."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from adaptvis_plugin import cli
+from tests.forked import IMPORTED, Forked
 
 BIN = Path(sys.executable).parent
 
@@ -18,7 +18,7 @@ def environment(home: Path) -> dict[str, str]:
     """Return an environment with a home of its own, because VLMEvalKit writes into it."""
     (home / "LMUData").mkdir(parents=True, exist_ok=True)
     own = {"HOME": str(home), "LMUData": str(home / "LMUData"), "ADAPTVIS_CACHE": str(home / "tables")}
-    return {**os.environ, **own, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **own, **IMPORTED}
 
 
 def lmms_eval(folder: Path, method: str, tasks: str, *more: str) -> list[str]:
@@ -34,16 +34,12 @@ def vlmeval(folder: Path, methods: Iterable[str], *more: str) -> list[str]:
     return [*command, "--model-args", "batch_size=16", "--work-dir", str(folder), *more]
 
 
-def run_all(commands: Iterable[list[str]], own: dict[str, str], log: Path) -> str:
+def run_all(commands: Iterable[list[str]], own: dict[str, str]) -> str:
     """Run commands beside each other, and return what they printed."""
-    log.mkdir()
-    running = []
-    for number, command in enumerate(commands):
-        with (log / str(number)).open("wb") as sink:
-            running.append(subprocess.Popen(command, env=own, stdout=sink, stderr=subprocess.STDOUT))
-    status = [process.wait(timeout=400) for process in running]
-    printed = "\n".join(path.read_text(encoding="utf-8") for path in sorted(log.iterdir()))
-    assert not any(status), printed[-5000:]
+    running = [Forked(command, own) for command in commands]
+    done = [process.wait(timeout=400) for process in running]
+    printed = "\n".join(one.stdout + one.stderr for one in done)
+    assert not any(one.returncode for one in done), printed[-5000:]
     return printed
 
 

@@ -1,7 +1,6 @@
 """Calibration: the formula on plain numbers, what is refused, and the models in both frameworks."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from adaptvis_plugin.models.prompts import paper_text
 from adaptvis_plugin.models.runner import Prompt, Runner
 from adaptvis_plugin.paths import DEMO_MODEL
 from adaptvis_plugin.traces import read_traces
+from tests.forked import run
 from tests.test_lmms_eval import evaluate, rows
 from tests.test_vlmevalkit import environment as environment  # the fixture
 from tests.test_vlmevalkit import vlmeval
@@ -324,8 +324,7 @@ for given in (one, other):
     preset.write_text(yaml.safe_dump({"description": "mine", "settings": settings}))
     prior = "prior={left:0.5,right:0.5}"
     arguments = ["vlmeval", "--data", "Letters", "--model", "demo_calibrated", "--work-dir", str(tmp_path / "out")]
-    command = [sys.executable, "-c", code, prior, f"preset={preset}", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    done = run([sys.executable, "-c", code, prior, f"preset={preset}", *arguments], environment)
     rule = "which only a preset can hold; give preset=FILE.yaml, as `adaptvis tune` writes it"
     said = " ".join(done.stderr.split())
     assert "prior='{left:0.5,right:0.5}'" in said and rule in said

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from adaptvis_plugin.cli import app
 from adaptvis_plugin.cli.errors import reported
 from adaptvis_plugin.lmms_eval.results import RunError, newest, run_lmms_eval
+from tests import forked
 
 BIN = Path(sys.executable).parent
 RECORDED = Path(__file__).parents[2] / "shared" / "reference" / "traces" / "Controlled_Images_A.jsonl"
@@ -77,7 +78,8 @@ def test_lmms_eval_scores_the_demo(first: Path) -> None:
 
 
 def test_the_response_cache_answers_a_second_run(first: Path, tmp_path: Path) -> None:
-    done = run("lmms-eval", *LMMS_EVAL, *DEMO, "--output_path", tmp_path / "out", "--use_cache", first / "cache")
+    command = ["lmms-eval", *LMMS_EVAL, *DEMO, "--output_path", tmp_path / "out", "--use_cache", first / "cache"]
+    done = forked.run(command, {**ENVIRONMENT, **forked.IMPORTED})
     assert results(tmp_path / "out") == results(first / "out")
     again = samples(tmp_path / "out")
     assert all(sample["token_counts"] == [None] for sample in again.values()), "a cache hit holds text only"

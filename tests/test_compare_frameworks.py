@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from tests.forked import run
 from tests.framework_runs import BIN, adaptvis, environment, lmms_eval, run_all, vlmeval
 from tests.test_sweep_tasks import own_task, pope
 
@@ -27,12 +27,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     both = "whatsup_demo,whatsup_demo_test"
     plain = lmms_eval(folder / "lmms", "baseline", both, "--limit", str(ROWS))
     other = vlmeval(folder / "vlm", ("baseline", "adaptvis"), "--limit", str(ROWS))
-    run_all([plain, other], own, folder / "log")
+    run_all([plain, other], own)
     [samples] = folder.glob("lmms/*/*_samples_whatsup_demo.jsonl")
     steered = lmms_eval(
         folder / "steered", "scalingvis", "whatsup_demo", "--limit", str(ROWS), "--baseline", str(samples)
     )
-    (folder / "printed").write_text(run_all([steered], own, folder / "log2"))
+    (folder / "printed").write_text(run_all([steered], own))
     return folder
 
 
@@ -216,7 +216,7 @@ def test_tasks_of_others_have_titles_that_say_what_the_figures_are(tmp_path: Pat
     code.write_text(text.replace(', "wide": doc["one"].width > 9', ""))  # lmms-eval shows metrics no pictures
     command = [str(BIN / "lmms-eval"), "--model", "dummy", "--tasks", "pope,spot", "--include_path", str(tasks)]
     command += ["--log_samples", "--output_path", str(tmp_path / "out"), "--batch_size", "1"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path / "home"), capture_output=True, text=True)
+    done = run(command, environment(tmp_path / "home"), tmp_path)
     [results] = (tmp_path / "out").glob("*_results.json")  # not in a folder of the model, since it has no checkpoint
     theirs = json.loads(results.read_text())
     assert isinstance(theirs["configs"]["pope"]["metadata"], list), done.stderr[-3000:]
@@ -235,5 +235,5 @@ def test_tasks_of_others_have_titles_that_say_what_the_figures_are(tmp_path: Pat
 def test_power_analysis_finds_the_task(tmp_path: Path) -> None:
     tasks = adaptvis("tasks", "--path").output.strip()
     command = [str(BIN / "lmms-eval"), "power", "--tasks", "whatsup_demo", "--include-path", tasks]
-    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=400, check=True)
+    done = run(command, environment(tmp_path))
     assert re.search(r"whatsup_demo:\s+Sample size:\s+n = 400", done.stdout)

@@ -328,6 +328,8 @@ SCRIPT = "import sys; from adaptvis_plugin.data import load_table; print(len(loa
 
 
 def start(name: str, **kwargs: Any) -> "subprocess.Popen[str]":
+    """Prepare a table in another process, in which `datasets` need not import torch."""
+    kwargs["env"] = {**os.environ, **kwargs.get("env", {}), "USE_TORCH": "0"}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, name],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1], **kwargs,
@@ -374,7 +376,7 @@ def test_full_disk(site: Site, tmp_path: Path, megabytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (megabytes * 2**20 or 2000,) * 2)
 
     # the demo table has 2 MB; the archive of VG is the first file over 2000 bytes
-    process = start("demo" if megabytes else "vg_one", preexec_fn=limit, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    process = start("demo" if megabytes else "vg_one", preexec_fn=limit, env={"HF_HUB_OFFLINE": "1"})
     error = process.communicate(timeout=600)[1]
     assert process.returncode != 0
     assert "No room to prepare" in error and "ADAPTVIS_CACHE" in error

@@ -21,6 +21,7 @@ from tests.families.checkpoint import write
 
 ROWS = {"chat": ONE_TWO_NONE, "paper": ONE_EACH}
 Checkpoint = Callable[[str], tuple[Path, Alone]]
+Expected = Callable[[str, str, str, int], list[Reply]]
 
 
 @pytest.fixture(scope="module")
@@ -36,34 +37,44 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return written
 
 
+@pytest.fixture(scope="module")
+def expected(checkpoint: Checkpoint) -> Expected:
+    """Return what transformers and the oracle reply, in batches of a size; each is asked once."""
+
+    @cache
+    def replies(name: str, style: str, method: str, size: int) -> list[Reply]:
+        return checkpoint(name)[1].replies(ROWS[style], style, method, size)
+
+    return replies
+
+
 @pytest.mark.parametrize("style", ROWS)
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_both_adapters_answer_as_transformers_and_as_the_oracle(
-    name: str, style: str, checkpoint: Checkpoint, tmp_path: Path
+    name: str, style: str, checkpoint: Checkpoint, expected: Expected, tmp_path: Path
 ) -> None:
-    folder, alone = checkpoint(name)
+    folder, _ = checkpoint(name)
     arguments: dict[str, Any] = {"pretrained": str(folder), "prompt": style}
     rows, sizes = ROWS[style], [3, 1]
     if PROCESSORS[name].needs_image and not all(row.pictures for row in rows):
         sizes = [3]  # the row without a picture is refused if it is alone: see below
-    plain = [alone.replies(rows, style, "baseline", size) for size in sizes]
-    steered = [alone.replies(rows, style, "scalingvis", size) for size in sizes]
+    plain, steered = ([expected(name, style, method, size) for size in sizes] for method in ("baseline", "scalingvis"))
     assert texts(steered) != texts(plain), "steering must be visible for the comparison to mean anything"
-    for method, own, expected in (("baseline", {}, plain), ("scalingvis", {"alpha": ALPHA}, steered)):
-        same(list(through_lmms_eval(rows, method, sizes, **arguments, **own)), expected)
-        same(list(through_vlmevalkit(rows, method, sizes, folder=tmp_path, **arguments, **own)), expected)
+    for method, own, alone in (("baseline", {}, plain), ("scalingvis", {"alpha": ALPHA}, steered)):
+        same(list(through_lmms_eval(rows, method, sizes, **arguments, **own)), alone)
+        same(list(through_vlmevalkit(rows, method, sizes, folder=tmp_path, **arguments, **own)), alone)
 
 
 @pytest.mark.parametrize("style", ROWS)
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_a_sweep_over_what_the_processor_gives_answers_as_transformers_and_as_the_oracle(
-    name: str, style: str, checkpoint: Checkpoint
+    name: str, style: str, checkpoint: Checkpoint, expected: Expected
 ) -> None:
     _, alone = checkpoint(name)
     rows = ROWS[style]
     swept = alone.swept(rows, style, [0.5, ALPHA])
     for alpha, method in ((1.0, "baseline"), (ALPHA, "scalingvis")):
-        same([swept[alpha]], [alone.replies(rows, style, method, len(rows))])
+        same([swept[alpha]], [expected(name, style, method, len(rows))])
 
 
 @pytest.mark.parametrize("name", [name for name, declared in PROCESSORS.items() if declared.needs_image])

@@ -2,19 +2,23 @@
 
 import copy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import datasets
 import lmms_eval.models
+import lmms_eval.tasks
 import pytest
 import torch
+import yaml
+from lmms_eval import utils
 from lmms_eval.api.instance import Instance
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 from PIL import Image
 
 from adaptvis_plugin.lmms_eval.models import SteeredModel
-from adaptvis_plugin.lmms_eval.plugin import model_names
+from adaptvis_plugin.lmms_eval.plugin import compiled_yaml, model_names
 from adaptvis_plugin.lmms_eval.replay import ReplayModel
 from adaptvis_plugin.lmms_eval.requests import generation_options
 
@@ -74,6 +78,28 @@ def test_every_model_is_registered_as_a_chat_model() -> None:
 def test_the_tasks_are_found_without_a_flag() -> None:
     assert {"whatsup_demo", "whatsup_demo_val", "whatsup_demo_test"} <= set(manager().all_subtasks)
     assert "pope" in TaskManager(include_path="/nowhere").all_subtasks
+
+
+def test_the_compiled_parser_reads_task_files_as_lmms_evals_own_does(tmp_path: Path) -> None:
+    """With `include`, `!function`, groups, and what the compiled one refuses or both refuse."""
+    folder = Path(lmms_eval.tasks.__file__).parent
+    files = [path for name in ("mmmu", "pope", "seedbench") for path in (folder / name).glob("*.yaml")]
+    (tmp_path / "newer.yaml").write_text("%YAML 1.3\n---\ntask: newer\n")
+    (tmp_path / "broken.yaml").write_text("task: [broken")
+
+    def read() -> list[str]:
+        return [repr(utils.load_yaml_config(str(path), mode="simple")) for path in [*files, tmp_path / "newer.yaml"]]
+
+    with pytest.raises(yaml.YAMLError) as theirs:
+        utils.load_yaml_config(str(tmp_path / "broken.yaml"), mode="simple")
+    with compiled_yaml(utils):
+        ours = read()
+        with pytest.raises(yaml.YAMLError) as found:
+            utils.load_yaml_config(str(tmp_path / "broken.yaml"), mode="simple")
+    assert len(files) > 9 and ours == read() and str(found.value) == str(theirs.value)
+    assert utils.yaml is yaml, "afterwards lmms-eval has its own parser"
+    (tmp_path / "broken.yaml").unlink()
+    assert "newer" in TaskManager(include_path=str(tmp_path), include_defaults=False).all_subtasks
 
 
 def test_confidence_and_alpha_of_every_row(adaptvis: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from adaptvis_plugin.lmms_eval.sweeping import check_tasks
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.runner import Prompt, Runner
 from adaptvis_plugin.traces import Row, Trace, read_traces
+from tests import forked
 from tests.test_command_line import BIN, ENVIRONMENT, run
 from tests.test_lmms_eval import evaluate, manager
 
@@ -53,7 +54,10 @@ def sweep(*arguments: object) -> Any:
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of the first rows of the demo, its summary beside it."""
     folder = tmp_path_factory.mktemp("swept")
-    done = run("adaptvis", "sweep", *DEMO, "--limit", str(ROWS), "-o", folder / "traces", "--json", folder / "s.json")
+    command: list[str | Path] = ["adaptvis", "sweep", *DEMO, "--limit", str(ROWS)]
+    command += ["-o", folder / "traces", "--json", folder / "s.json"]
+    done = forked.run(command, {**ENVIRONMENT, **forked.IMPORTED})
+    assert done.returncode == 0, done.stderr[-3000:]
     (folder / "shown").write_text(done.stdout)
     assert f"{ROWS}/{ROWS}" in done.stderr, "the progress bar"
     return folder

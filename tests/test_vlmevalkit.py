@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+
+from tests.forked import IMPORTED, Forked, run
 
 BIN = Path(sys.executable).parent
 ROWS = 16
@@ -43,13 +44,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     home = tmp_path_factory.mktemp("home")
     data = home / "LMUData"
     data.mkdir()
-    own = {"HOME": str(home), "LMUData": str(data), "ADAPTVIS_CACHE": str(home / "tables"), "HF_HUB_OFFLINE": "1"}
-    return {**os.environ, **own, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    own = {"HOME": str(home), "LMUData": str(data), "ADAPTVIS_CACHE": str(home / "tables")}
+    return {**os.environ, **own, **IMPORTED}
 
 
 def vlmeval(environment: dict[str, str], work_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [str(BIN / "adaptvis"), "vlmeval", *arguments, "--work-dir", str(work_dir)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    return run(command, environment)
 
 
 def trace(work_dir: Path, model: str) -> list[dict[str, Any]]:
@@ -64,19 +65,13 @@ def metrics(work_dir: Path, model: str) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def lmms_eval(
-    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+def lmms_eval(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Forked, Path]:
     """The same model and data under lmms-eval, running beside the fixture `scored`, and its folder."""
     folder = tmp_path_factory.mktemp("lmms_eval")
     command: list[str | Path] = [BIN / "lmms-eval", "--model", "llava_adaptvis", "--tasks", "whatsup_demo"]
     command += ["--limit", str(ROWS), "--batch_size", "1", "--log_samples", "--output_path", folder]
     command += ["--model_args", "pretrained=demo"]
-    with (
-        (folder / "log").open("wb") as log,
-        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process,
-    ):
-        yield process, folder
+    return Forked(command, environment), folder
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +137,10 @@ def test_confidence_and_alpha_of_every_row_are_kept(scored: tuple[Path, str]) ->
         assert row["alpha"] == (0.5 if round(row["confidence"], 2) < 0.4 else 1.5)
 
 
-def test_lmms_eval_gives_the_same_answers_and_scores(
-    scored: tuple[Path, str], lmms_eval: tuple["subprocess.Popen[bytes]", Path]
-) -> None:
+def test_lmms_eval_gives_the_same_answers_and_scores(scored: tuple[Path, str], lmms_eval: tuple[Forked, Path]) -> None:
     process, folder = lmms_eval
-    assert process.wait(timeout=400) == 0, (folder / "log").read_text()[-3000:]
+    done = process.wait(timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
     (results,) = folder.glob("*/*_results.json")
     (samples,) = folder.glob("*/*_samples_whatsup_demo.jsonl")
     other = sorted(map(json.loads, samples.read_text().splitlines()), key=lambda sample: sample["doc_id"])
@@ -183,7 +177,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
         "--work-dir",
         str(tmp_path / "out"),
     ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    done = run(command, environment)
     assert done.returncode == -signal.SIGKILL, done.stdout[-3000:] + done.stderr[-3000:]
     before = rows.read_bytes()
     assert before.count(b"\n") == 3

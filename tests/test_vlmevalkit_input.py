@@ -1,7 +1,6 @@
 """What the VLMEvalKit adapter refuses, what it reports, and what it leaves alone."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 from adaptvis_plugin.comparison.board import read_board
 from adaptvis_plugin.comparison.reading import read_runs
+from tests.forked import run
 from tests.test_vlmevalkit import environment as environment  # the fixture
 
 # Importing VLMEvalKit changes the process it happens in, so every check runs in one of its own.
@@ -39,9 +39,7 @@ def session(code: str, environment: dict[str, str], folder: Path, *arguments: st
     """Run Python in a process of its own; what it said, by name."""
     said = folder / "said.json"
     command = [sys.executable, "-c", SESSION + code, str(said), *arguments]
-    done = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=400, check=False
-    )
+    done = run(command, environment, folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found: dict[str, Any] = json.loads(said.read_text())
     return found

@@ -8,11 +8,12 @@ import importlib.util
 import itertools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from adaptvis_plugin.methods import METHODS
 from adaptvis_plugin.paths import TASK_FOLDER
@@ -95,9 +96,49 @@ def add_task_folder(tasks: ModuleType) -> None:
     def initialize_tasks(self: Any, include_path: str | list[str] | None = None, include_defaults: bool = True) -> Any:
         own = [include_path] if isinstance(include_path, str) else list(include_path or [])
         warn_of_folder(sys.argv)
-        return initialize(self, include_path=[*own, str(TASK_FOLDER)], include_defaults=include_defaults)
+        with compiled_yaml(sys.modules["lmms_eval.utils"]):
+            return initialize(self, include_path=[*own, str(TASK_FOLDER)], include_defaults=include_defaults)
 
     manager.initialize_tasks = initialize_tasks
+
+
+@contextmanager
+def compiled_yaml(utils: Any) -> Iterator[None]:
+    """Let lmms-eval list its two thousand task files with PyYAML's compiled parser.
+
+    Every command that needs a task reads all of them. In Python that takes longer than the import of torch. A file
+    that the compiled parser refuses goes to the other, which has the last word. If PyYAML was built without the
+    compiled one, nothing changes.
+
+    Args:
+        utils: The module `lmms_eval.utils`, which reads the files.
+    """
+    import yaml
+
+    parser = getattr(yaml, "CFullLoader", None)
+    if parser is None:
+        yield
+        return
+    # A class of its own, because lmms-eval adds its `!function` to the loader.
+    loader: Any = type("Loader", (parser,), {})
+
+    def full_load(file: BinaryIO) -> Any:
+        try:
+            return yaml.load(file, loader)
+        except yaml.YAMLError:
+            file.seek(0)
+            return yaml.full_load(file)
+
+    def add_constructor(tag: str, constructor: Any) -> None:
+        loader.add_constructor(tag, constructor)
+        yaml.add_constructor(tag, constructor)
+
+    before = utils.yaml
+    utils.yaml = SimpleNamespace(full_load=full_load, add_constructor=add_constructor)
+    try:
+        yield
+    finally:
+        utils.yaml = before
 
 
 def warn_of_folder(arguments: Sequence[str]) -> None:
