@@ -25,6 +25,9 @@ SLOW = [
     "calibrated",
     "families",
     "flash_attention",
+    "attention_command",
+    "capture",
+    "columns",
 ]
 """The files that take longest. They begin first, so that no process is alone with one of them at the end."""
 

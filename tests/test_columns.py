@@ -20,6 +20,10 @@ from tests.families.painting import LARGE, SMALL, Shown, Size, covered, lit, tab
 
 RESAMPLERS = ("idefics2", "aria")
 MAPPED = [name for name in PROCESSORS if name not in RESAMPLERS]
+KINDS = (
+    "llava", "llava_next", "llava_onevision", "internvl", "idefics3", "gemma3", "qwen2_vl", "llava (Pixtral)", "llama4",
+)  # fmt: skip
+"""One family of each kind of layout."""
 NEWLINES = ("llava_next", "llava_next_video", "llava_onevision")
 # What their processors crop of a small and a large picture (the sides of a square), or their models drop (a last row
 # of patches without one to merge with).
@@ -52,7 +56,7 @@ def test_each_column_changes_most_by_a_spot_in_its_place(name: str, size: Size, 
         assert lit(wrong, 0, size, changes) < 0.75 * right, "the paint must tell a wrong map from the right one"
 
 
-@pytest.mark.parametrize("name", MAPPED)
+@pytest.mark.parametrize("name", KINDS)
 def test_two_pictures_in_a_prompt_keep_their_columns(name: str, checkpoint: Checkpoint) -> None:
     shown = checkpoint(name)
     places = shown.mapper.places(pictures(LARGE, SMALL))
