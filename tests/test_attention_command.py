@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert 0 < len(AttentionStore(folder / "attention" / TASK).doc_ids) < ROWS
-    said = adaptvis(*RUN, *SETTINGS, "-o", folder, "--json", folder / "found.json")
+    said = adaptvis(*RUN, *SETTINGS, "-o", folder, "--pictures", "3", "--json", folder / "found.json")
     assert f"The report: {folder / 'index.html'}" in said.replace("\n", "")
     return folder
 

@@ -17,7 +17,7 @@ from adaptvis_plugin.attention.study import Study
 from adaptvis_plugin.comparison.files import numbered, write_csv
 from adaptvis_plugin.comparison.tables import plain_text, table_lines
 
-OVERLAYS = 12
+OVERLAYS = 6
 """The most rows whose overlay is a file; the page has more."""
 
 
