@@ -20,8 +20,9 @@ from adaptvis_plugin.attention.measures import find_sinks, measure
 from adaptvis_plugin.attention.record import AttentionError, Places, Record, UnmappedError
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import Baseline, Decoder, Method
-from adaptvis_plugin.images import to_rgb
+from adaptvis_plugin.decoding.capture import own_columns
 from adaptvis_plugin.models.prompts import chat_text, encode, paper_text
+from adaptvis_plugin.models.runner import read_image
 
 Picture = Image.Image | str | Path
 
@@ -121,7 +122,7 @@ def attention(
     with Decoder(model) as decoder:
         for start in tqdm(range(0, len(questions), batch_size), desc="attention", unit="batch"):
             part = questions[start : start + batch_size]
-            images = [_opened(picture) for picture, _ in part]
+            images = [read_image(picture) for picture, _ in part]
             texts = [_rendered(processor, text) for _, text in part]
             inputs = encode(processor, texts, [[image] for image in images])
             inputs = inputs.to(decoder.model.device, dtype=decoder.model.dtype)
@@ -129,22 +130,11 @@ def attention(
             assert out.attention is not None
             answers += tokenizer.batch_decode(out.sequences, skip_special_tokens=True)
             numbers += zip(out.confidence.tolist(), out.alpha.tolist(), strict=True)
-            for row, image in enumerate(images):
-                own = inputs["attention_mask"][row].bool()
-                ids = inputs["input_ids"][row, own]
-                where = _places(mapper, image)
+            for image, own in zip(images, own_columns(inputs, [out.attention], decoder.image_token_id), strict=True):
+                where = _places(mapper, image, int(own.image.sum()))
                 places.append(where)
-                records.append(
-                    Record(
-                        len(records),
-                        out.attention[row][None, ..., own].cpu().numpy(),
-                        ids.int().cpu().numpy(),
-                        (ids == decoder.image_token_id).cpu().numpy(),
-                        None if isinstance(where, str) else where,
-                        (image.size,),
-                        (),
-                    )
-                )
+                mapped = None if isinstance(where, str) else where
+                records.append(Record(len(records), *own, mapped, (image.size,), ()))
         layers = decoder.layers
     width = max(len(record.ids) for record in records)
     shape = (len(records), *records[0].weights.shape[1:3], width)
@@ -167,13 +157,6 @@ def attention(
     )
 
 
-def _opened(picture: Picture) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return to_rgb(picture)
-    with Image.open(picture) as image:
-        return to_rgb(image)
-
-
 def _rendered(processor: ProcessorMixin, question: str) -> str:
     if getattr(processor, "chat_template", None) is None:
         return paper_text(processor, paper_prompt(question))
@@ -181,9 +164,9 @@ def _rendered(processor: ProcessorMixin, question: str) -> str:
     return chat_text(processor, [{"role": "user", "content": content}])
 
 
-def _places(mapper: ColumnMapper, image: Image.Image) -> Places | str:
+def _places(mapper: ColumnMapper, image: Image.Image, columns: int) -> Places | str:
     try:
-        return mapper.places([image])
+        return mapper.places([image], columns)
     except UnmappedError as error:
         return str(error)
 

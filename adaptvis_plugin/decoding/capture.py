@@ -4,10 +4,13 @@ They come from a single query on the keys of the pass, so there is no n x n matr
 the prompt's rows as ever.
 """
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from adaptvis_plugin.decoding.attention import AttentionCall
@@ -62,6 +65,36 @@ class Captured:
         column = order.gather(1, (own.long().cumsum(1) - 1).clamp(min=0))
         index = column[:, None, None, None].expand(*weights.shape[:-1], -1)
         return weights.gather(-1, index) * own[:, None, None, None]
+
+
+class OwnColumns(NamedTuple):
+    """What was captured of one row, over the tokens of its own prompt, without padding.
+
+    Attributes:
+        weights: The attention weights, fp16; shape (conditions, layers, heads, columns).
+        ids: The prompt's tokens, shape (columns,).
+        image: Which of them hold the image, shape (columns,).
+    """
+
+    weights: NDArray[np.float16]
+    ids: NDArray[np.int32]
+    image: NDArray[np.bool_]
+
+
+def own_columns(inputs: Mapping[str, Any], weights: Sequence[torch.Tensor], image_token_id: int) -> list[OwnColumns]:
+    """Return what was captured of each row of a batch.
+
+    Args:
+        inputs: What the processor returned.
+        weights: What was captured under each condition; see `Decoded.attention`.
+        image_token_id: The id of the image placeholder.
+    """
+    found = []
+    for row, mask in enumerate(inputs["attention_mask"].bool()):
+        ids = inputs["input_ids"][row, mask]
+        own = torch.stack([of_rows[row][..., mask] for of_rows in weights])
+        found.append(OwnColumns(*(one.cpu().numpy() for one in (own, ids.int(), ids == image_token_id))))
+    return found
 
 
 class WatchedPass:

@@ -16,7 +16,6 @@ from adaptvis_plugin.attention.form import Header, constant_name
 from adaptvis_plugin.attention.plan import CONTROL, AttentionPlan, control_path, store_path
 from adaptvis_plugin.attention.record import Places, Record, UnmappedError
 from adaptvis_plugin.attention.store import AttentionStore
-from adaptvis_plugin.decoding import ScalingVis
 from adaptvis_plugin.images import thumbnail
 from adaptvis_plugin.lmms_eval.models import Plan, answer_row
 from adaptvis_plugin.lmms_eval.recording import TaskTrace, add_rows, is_padding
@@ -84,7 +83,6 @@ def capture(
     planned = plan(preset, list(dict.fromkeys(leaf for name in names for leaf, _ in leaves(manager, name))))
     model: Any = AttentionModel.create_from_arg_string(model_args, {"batch_size": batch_size})
     model.options = AttentionOptions(folder, planned.alphas, places=planned.places, constants=planned.constants)
-    model.runner.decoder.check(ScalingVis(1.0, **planned.places))
     return sweep_with(model, manager, names, limit, gen_kwargs), model.rank == 0
 
 
@@ -130,20 +128,15 @@ class AttentionModel(SweepModel):
     def _record(self, request: Instance, prompt: Prompt, found: Attended) -> Record:
         return Record(
             doc_id=request.doc_id,
-            weights=found.weights,
-            ids=found.ids,
-            image=found.image,
-            places=self._places(prompt, int(found.image.sum())),
+            **found.columns._asdict(),
+            places=self._places(prompt, int(found.columns.image.sum())),
             sizes=tuple(image.size for image in prompt.images),
             thumbnails=tuple(thumbnail(image, SIDE) for image in prompt.images),
         )
 
     def _places(self, prompt: Prompt, columns: int) -> Places | None:
         try:
-            places = self._mapper.places(prompt.images)
-            if len(places.picture) != columns:
-                raise UnmappedError(f"{len(places.picture)} columns were found, and the prompt has {columns}")
-            return places
+            return self._mapper.places(prompt.images, columns)
         except UnmappedError as error:
             if not self._told_of_columns:
                 self._told_of_columns = True

@@ -178,7 +178,6 @@ def sweep(
     manager = TaskManager(include_path=include_path, model_name=PLAIN)
     names = check_tasks(manager, tasks, gen_kwargs)
     model: Any = SweepModel.create_from_arg_string(model_args, {"batch_size": batch_size})
-    model.runner.decoder.check(ScalingVis(1.0, **options.places))
     model.options = options
     return sweep_with(model, manager, names, limit, gen_kwargs), model.rank == 0
 
@@ -193,8 +192,9 @@ def sweep_with(
 
     Raises:
         OSError: If lmms-eval has tried in vain to read a task's data.
-        ValueError: If it asked nothing.
+        ValueError: If it asked nothing, or the model lacks layers or heads that shall be steered.
     """
+    model.runner.decoder.check(ScalingVis(1.0, **model.options.places))
     try:
         simple_evaluate(
             model=model, tasks=list(names), task_manager=manager, limit=limit, gen_kwargs=gen_kwargs, log_samples=False

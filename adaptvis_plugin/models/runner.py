@@ -5,17 +5,17 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from numpy.typing import NDArray
 from PIL import Image
 from transformers import BatchFeature, StoppingCriteriaList
 
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import AddedConstant, Calibrated, Decoded, Decoder, Method, NonFiniteLogitsError
+from adaptvis_plugin.decoding.capture import OwnColumns, own_columns
 from adaptvis_plugin.images import to_rgb
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.first_token import OptionTokens, entropy, top_tokens
@@ -83,17 +83,12 @@ class Attended:
     Attributes:
         swept: The answers under the coefficients.
         controls: The answer under each constant; see `AddedConstant`.
-        weights: The attention weights under each coefficient, then under each constant; fp16, shape (conditions,
-            layers, heads, columns). The columns are the prompt's own tokens, without padding.
-        ids: The prompt's tokens, shape (columns,).
-        image: Which of them hold the image, shape (columns,).
+        columns: The attention under each coefficient, then under each constant.
     """
 
     swept: Swept
     controls: Mapping[float, Answer]
-    weights: NDArray[np.float16]
-    ids: NDArray[np.int32]
-    image: NDArray[np.bool_]
+    columns: OwnColumns
 
 
 class Runner:
@@ -281,20 +276,11 @@ class Runner:
         under = {value: self.decoder.generate(inputs, AddedConstant(value), **options) for value in constants}
         controls = {value: self._answers(out, inputs, stop) for value, out in under.items()}
         weights = [out.attention for out in (*outs.values(), *under.values()) if out.attention is not None]
-        found = []
-        for row, swept in enumerate(self._swept(prompts, outs, inputs, stop)):
-            own = inputs["attention_mask"][row].bool()
-            ids = inputs["input_ids"][row, own]
-            found.append(
-                Attended(
-                    swept,
-                    {value: answers[row] for value, answers in controls.items()},
-                    torch.stack([of_rows[row][..., own] for of_rows in weights]).cpu().numpy(),
-                    ids.int().cpu().numpy(),
-                    (ids == self.decoder.image_token_id).cpu().numpy(),
-                )
-            )
-        return found
+        columns = own_columns(inputs, weights, self.decoder.image_token_id)
+        return [
+            Attended(swept, {value: answers[row] for value, answers in controls.items()}, columns[row])
+            for row, swept in enumerate(self._swept(prompts, outs, inputs, stop))
+        ]
 
     def _swept(
         self, prompts: Sequence[Prompt], outs: Mapping[float, Decoded], inputs: BatchFeature, stop: StopStrings | None
@@ -376,7 +362,7 @@ def _stopping(stop: StopStrings | None) -> dict[str, Any]:
     return {"stop_strings": None, **({"stopping_criteria": StoppingCriteriaList([stop])} if stop else {})}
 
 
-def read_image(image: str | Image.Image) -> Image.Image:
+def read_image(image: str | Path | Image.Image) -> Image.Image:
     """Return an image, given as such or as a file, in RGB (see `to_rgb`).
 
     Raises:
@@ -384,7 +370,7 @@ def read_image(image: str | Image.Image) -> Image.Image:
         SyntaxError: If it cannot be read.
         ValueError: If it cannot be read.
     """
-    if isinstance(image, str):
+    if isinstance(image, (str, Path)):
         with Image.open(image) as opened:
             return to_rgb(opened)
     return to_rgb(image)

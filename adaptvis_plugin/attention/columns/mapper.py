@@ -51,19 +51,22 @@ class ColumnMapper:
         self._places: OrderedDict[Hashable, Places | str] = OrderedDict()
         self._dependence: OrderedDict[Hashable, Dependence] = OrderedDict()
 
-    def places(self, images: Sequence[Image.Image]) -> Places:
+    def places(self, images: Sequence[Image.Image], columns: int | None = None) -> Places:
         """Return the places of all image columns of one prompt.
 
         Args:
             images: The prompt's pictures, in its order, as they are given to the processor. Only their sizes count.
+            columns: How many image columns the prompt has, if that is known.
 
         Raises:
-            UnmappedError: If the columns cannot be mapped. The message says why.
+            UnmappedError: If the columns cannot be mapped, or are not as many. The message says why.
         """
         sizes = tuple(image.size for image in images)
         found = _remembered(self._places, sizes, lambda: self._found(sizes), _SIZES)
         if isinstance(found, str):
             raise UnmappedError(found)
+        if columns is not None and len(found.picture) != columns:
+            raise UnmappedError(f"{len(found.picture)} image columns were found, and the prompt has {columns}")
         return found
 
     def _found(self, sizes: tuple[Size, ...]) -> Places | str:
