@@ -56,7 +56,7 @@ class Objects:
     Attributes:
         source: What the boxes are.
         boxes: The boxes of each row that has some, by `doc_id`.
-        doc_ids: The rows with an overlap, in order.
+        rows: The places of the rows with an overlap among the study's, in order.
         overlap: Their overlap.
         by_layer: For each run, how well its overlap in a layer predicts that its answer is right, or why that cannot be
             measured.
@@ -66,14 +66,14 @@ class Objects:
 
     source: str
     boxes: Mapping[int, tuple[Box, ...]]
-    doc_ids: tuple[int, ...]
+    rows: NDArray[np.intp]
     overlap: Overlap
     by_layer: Mapping[str, Prediction | str]
     by_head: Mapping[str, Prediction | str]
     left_out: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # its parts cannot be compared, and what is computed from it is kept by identity
 class Study:
     """What the attention of one model on one task shows.
 
@@ -248,7 +248,7 @@ def _objects(
     return Objects(
         source=source.name,
         boxes=boxes,
-        doc_ids=tuple(overlaps.doc_ids),
+        rows=kept,
         overlap=every,
         by_layer=by_layer,
         by_head=by_head,

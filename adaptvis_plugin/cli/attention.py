@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,9 +17,11 @@ from adaptvis_plugin.cli.errors import console, printable, reported
 from adaptvis_plugin.cli.files import write_json
 
 if TYPE_CHECKING:
+    from adaptvis_plugin.attention.boxes import BoxSource
     from adaptvis_plugin.attention.familiarity import Familiarity
     from adaptvis_plugin.attention.plan import AttentionPlan, Setting
     from adaptvis_plugin.attention.study import Study
+    from adaptvis_plugin.decoding import Method
     from adaptvis_plugin.models.presets import Preset
 
 app = typer.Typer()
@@ -85,38 +88,67 @@ def attention(
             raise AttentionError(
                 "give either --model-args and --tasks, to capture attention, or folders and traces of earlier runs"
             )
-        given = _settings(setting or ())
+        choice = _Choice(_settings(setting or ()), _constants(constants), layers, heads, boxes)
         first = True
-        presets: dict[str, Preset | None] = {}
         if not runs:
             runs, first = _capture(
-                output, model_args, tasks, given, _constants(constants), layers, heads, boxes, presets,
+                output, model_args, tasks, choice,
                 batch_size=batch_size,
                 limit=limit,
                 include_path=None if include_path is None else str(include_path),
                 gen_kwargs=gen_kwargs,
             )  # fmt: skip
         if first:
-            _report(runs, output, given, layers, heads, boxes, presets, pictures, json_file)
+            _report(runs, output, choice, pictures, json_file)
 
 
-def _capture(
-    output: Path,
-    model_args: str,
-    tasks: str,
-    given: Sequence[Setting],
-    constants: Sequence[float],
-    layers: str | None,
-    heads: str | None,
-    boxes: str | None,
-    presets: dict[str, Preset | None],
-    **options: Any,
-) -> tuple[list[Path], bool]:
+@dataclass
+class _Choice:
+    """What the user wants to look at, task by task.
+
+    Attributes:
+        given: The settings; empty for those of the preset.
+        constants: The constants of the control.
+        layers: Where the settings steer.
+        heads: Where the settings steer.
+        boxes: The value of `--boxes`.
+        presets: The model's preset, by task; for the tasks of this run.
+        sources: The boxes that were opened, by task and number of rows: a label file may take long to read.
+    """
+
+    given: Sequence[Setting]
+    constants: Sequence[float]
+    layers: str | None
+    heads: str | None
+    boxes: str | None
+    presets: dict[str, Preset | None] = field(default_factory=dict)
+    sources: dict[tuple[str, int | None], BoxSource | None] = field(default_factory=dict)
+
+    def methods(self, task: str, model: str | None = None) -> dict[str, Method]:
+        """Return the methods to look at for a task; `model` says whose preset counts for a task of an earlier run."""
+        from adaptvis_plugin.attention.plan import methods_for
+        from adaptvis_plugin.models.presets import find_preset
+
+        preset = self.presets.get(task) or find_preset(model)
+        return methods_for(task, self.given, preset, self.layers, self.heads)
+
+    def source(self, task: str, rows: int | None = None) -> BoxSource | None:
+        """Return the source of boxes for a task, opened once."""
+        from adaptvis_plugin.attention.boxes import open_source
+        from adaptvis_plugin.attention.boxes.pictures import table_of
+
+        # Without a table, the number of rows decides what a label file's name may mean; it is known only afterwards.
+        key = (task, None if table_of(task) else rows)
+        if key not in self.sources:
+            self.sources[key] = open_source(self.boxes, task, rows=rows)
+        return self.sources[key]
+
+
+def _capture(output: Path, model_args: str, tasks: str, choice: _Choice, **options: Any) -> tuple[list[Path], bool]:
     """Capture attention; return the traces with their controls, and whether this process is the one that reports."""
     from loguru import logger
 
-    from adaptvis_plugin.attention.boxes import open_source
-    from adaptvis_plugin.attention.plan import AttentionPlan, control_path, methods_for
+    from adaptvis_plugin.attention.plan import AttentionPlan, control_path
     from adaptvis_plugin.lmms_eval.attending import capture
 
     # After lmms-eval's own setting of the log, which writes to standard output.
@@ -124,52 +156,37 @@ def _capture(
     logger.add(lambda text: typer.echo(text, err=True, nl=False), level="WARNING", diagnose=False)
 
     def plan(preset: Preset | None, names: Sequence[str]) -> AttentionPlan:
-        every = [one for task in names for one in methods_for(task, given, preset, layers, heads).values()]
+        choice.presets.update(dict.fromkeys(names, preset))
+        every = [one for task in names for one in choice.methods(task).values()]
         for task in names:
-            presets[task] = preset
-            open_source(boxes, task)
-        return AttentionPlan.of(every, constants)
+            choice.source(task)
+        return AttentionPlan.of(every, choice.constants)
 
     traces, first = capture(model_args, [name.strip() for name in tasks.split(",")], output, plan, **options)
-    controls = [control_path(output, trace.stem, constant) for trace in traces for constant in constants]
+    controls = [control_path(output, trace.stem, constant) for trace in traces for constant in choice.constants]
     return [*traces, *controls], first
 
 
-def _report(
-    runs: Sequence[Path],
-    output: Path,
-    given: Sequence[Setting],
-    layers: str | None,
-    heads: str | None,
-    boxes: str | None,
-    presets: dict[str, Preset | None],
-    pictures: int,
-    json_file: Path | None,
-) -> None:
+def _report(runs: Sequence[Path], output: Path, choice: _Choice, pictures: int, json_file: Path | None) -> None:
     """Report on what was captured, and on traces alone."""
-    from adaptvis_plugin.attention.boxes import open_source
     from adaptvis_plugin.attention.familiarity import familiarity
-    from adaptvis_plugin.attention.plan import methods_for, read_captured
+    from adaptvis_plugin.attention.plan import read_captured
     from adaptvis_plugin.attention.report import as_json, grids, sentences, write
     from adaptvis_plugin.attention.study import study
     from adaptvis_plugin.cli.tables import Fitted
     from adaptvis_plugin.decoding import AdaptVis
-    from adaptvis_plugin.models.presets import find_preset
 
     found: list[Study | Familiarity] = []
     every = read_captured(runs)
     with Progress(console=console, transient=True) as bars:
         for one in every:
-            model = one.trace.header.model if one.trace.header else None
-            preset = presets.get(one.trace.name) or find_preset(model)
-            methods = methods_for(one.trace.name, given, preset, layers, heads)
+            methods = choice.methods(one.trace.name, one.trace.header.model if one.trace.header else None)
             if one.store is None:
-                known = one.trace.header is not None or bool(given)
+                known = one.trace.header is not None or bool(choice.given)
                 adaptvis = next((m for m in methods.values() if known and isinstance(m, AdaptVis)), None)
                 found.append(familiarity(one.trace, adaptvis))
                 continue
-            header = one.store.header
-            source = open_source(boxes, one.trace.name, rows=header.rows)
+            source = choice.source(one.trace.name, one.store.header.rows)
             task = bars.add_task(f"attention: {one.trace.name}", total=len(one.trace.rows))
             advance = partial(bars.advance, task)
             found.append(study(one.store, one.trace, one.controls, methods, source, advance))

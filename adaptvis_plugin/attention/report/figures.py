@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class RunFigures:
         return self.run.name.startswith("constant ")
 
 
+@lru_cache(maxsize=8)  # tables, sentences and a picture ask for them
 def run_figures(study: Study) -> list[RunFigures]:
     """Return the figures of each run, the unsteered one first."""
     _, groups = np.unique(np.asarray(study.trace.groups), return_inverse=True)

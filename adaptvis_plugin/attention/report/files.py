@@ -79,7 +79,7 @@ def _study(one: Study) -> dict[str, Any]:
     if not isinstance(objects, str):
         objects = {
             "source": objects.source,
-            "rows": len(objects.doc_ids),
+            "rows": len(objects.rows),
             "left_out": list(objects.left_out),
             "even": float(objects.overlap.even.mean()),
             "by_layer": {run: _prediction(found) for run, found in objects.by_layer.items()},

@@ -169,10 +169,8 @@ def _objects(study: Study, objects: Objects) -> Figure:
 
 def _overlap(axes: Axes, study: Study, objects: Objects) -> None:
     """Draw the unsteered model's attention on the objects by layer, of rows with right and with wrong answers."""
-    place = {row.doc_id: number for number, row in enumerate(study.trace.rows)}
-    kept = [place[doc_id] for doc_id in objects.doc_ids]
-    right = study.runs[0].right[kept]
-    _, groups = np.unique(np.asarray(study.trace.groups)[kept], return_inverse=True)
+    right = study.runs[0].right[objects.rows]
+    _, groups = np.unique(np.asarray(study.trace.groups)[objects.rows], return_inverse=True)
     for value, colour, name in ((1, RIGHT, "right"), (0, WRONG, "wrong")):
         own = objects.overlap.layers[right == value, 0].astype(float)
         if len(own):

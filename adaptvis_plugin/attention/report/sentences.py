@@ -81,7 +81,7 @@ def _about_objects(study: Study) -> Iterator[str]:
     yield from (f"{one}." for one in objects.left_out)
     own = objects.overlap.layers[:, 0].mean(1)
     yield (
-        f"In {len(objects.doc_ids)} rows the named objects get {100 * own.mean():.1f}% of the image's attention and "
+        f"In {len(objects.rows)} rows the named objects get {100 * own.mean():.1f}% of the image's attention and "
         f"would get {100 * objects.overlap.even.mean():.1f}% if it were spread evenly (boxes: {objects.source})."
     )
     name = study.runs[0].name

@@ -8,8 +8,9 @@ import pandas as pd
 from adaptvis_plugin.attention.familiarity import Familiarity
 from adaptvis_plugin.attention.familiarity.tables import grids as familiarity_grids
 from adaptvis_plugin.attention.familiarity.tables import in_percent, score
+from adaptvis_plugin.attention.prediction import Prediction
 from adaptvis_plugin.attention.report.figures import run_figures
-from adaptvis_plugin.attention.study import Study
+from adaptvis_plugin.attention.study import Objects, Study
 from adaptvis_plugin.comparison.tables import ABSENT, Grid, percent
 
 OPEN = ("runs", "layers", "relations")
@@ -57,23 +58,18 @@ _COLUMNS = {
 def _layers(study: Study) -> Grid:
     plain = study.runs[0].name
     values = study.layers[study.layers.run == plain].pivot(index="layer", columns="measure", values="value")
-    objects = study.objects
-    known = not isinstance(objects, str)
-    overlap = objects.overlap.layers[:, 0].mean(0) if known else []  # type: ignore[union-attr]
-    predicted = objects.by_layer[plain] if known else ""  # type: ignore[union-attr]
+    objects = None if isinstance(study.objects, str) else study.objects
     rows = []
     for place, layer in enumerate(study.header.layers):
         own = values.loc[layer].to_dict() if layer in values.index else {}
         cells = [percent(own.get(name)) for name in _COLUMNS]
-        if known:
-            cells.append(percent(float(overlap[place])))
-            if isinstance(predicted, str):
-                cells.append(ABSENT)
-            else:
-                found = predicted.table.iloc[place]
-                cells.append(f"{found.auroc:.3f} [{found.low:.3f}, {found.high:.3f}]")
+        if objects is not None:
+            cells += [
+                percent(float(objects.overlap.layers[:, 0, place].mean())),
+                _auroc(objects.by_layer[plain], place),
+            ]
         rows.append((str(layer), *cells))
-    head = ("layer", *_COLUMNS.values(), *(("on the objects", "AUROC") if known else ()))
+    head = ("layer", *_COLUMNS.values(), *(("on the objects", "AUROC") if objects else ()))
     return Grid(
         "layers",
         "The unsteered model's attention by layer",
@@ -85,6 +81,13 @@ def _layers(study: Study) -> Grid:
     )
 
 
+def _auroc(found: Prediction | str, place: int) -> str:
+    if isinstance(found, str):
+        return ABSENT
+    row = found.table.iloc[place]
+    return f"{row.auroc:.3f} [{row.low:.3f}, {row.high:.3f}]"
+
+
 def frames(study: Study) -> dict[str, pd.DataFrame]:
     """Return everything that was found by layer and head, by the name of its file."""
     found = {"layers": study.layers, "heads": study.heads, "sinks": study.measures.sink_columns()}
@@ -93,22 +96,19 @@ def frames(study: Study) -> dict[str, pd.DataFrame]:
             parts = [one.table.assign(run=run) for run, one in each.items() if not isinstance(one, str)]
             if parts:
                 found[name] = pd.concat(parts, ignore_index=True)
-        found["overlap"] = _overlap(study)
+        found["overlap"] = _overlap(study, study.objects)
     return found
 
 
-def _overlap(study: Study) -> pd.DataFrame:
+def _overlap(study: Study, objects: Objects) -> pd.DataFrame:
     """Return each row's overlap by run and layer."""
-    assert not isinstance(study.objects, str)
-    objects = study.objects
-    place = {row.doc_id: number for number, row in enumerate(study.trace.rows)}
-    kept = np.array([place[doc_id] for doc_id in objects.doc_ids])
+    doc_ids = [study.trace.rows[row].doc_id for row in objects.rows]
+    index = pd.MultiIndex.from_product([doc_ids, study.header.layers], names=["doc_id", "layer"])
     parts = []
     for run in study.runs:
-        values, _ = objects.overlap.under([*run.conditions[kept]])
-        index = pd.MultiIndex.from_product([objects.doc_ids, study.header.layers], names=["doc_id", "layer"])
+        values, _ = objects.overlap.under([*run.conditions[objects.rows]])
         table = pd.DataFrame({"overlap": values.ravel()}, index=index).reset_index()
         table["even"] = np.repeat(objects.overlap.even, len(study.header.layers))
-        table["right"] = np.repeat(run.right[kept], len(study.header.layers))
+        table["right"] = np.repeat(run.right[objects.rows], len(study.header.layers))
         parts.append(table.assign(run=run.name))
     return pd.concat(parts, ignore_index=True)
