@@ -22,9 +22,7 @@
     baseline = task.baseline === null ? undefined : task.runs[task.baseline];
     fill(runBox, task.runs.map((one, number) => [number, one.name]));
     runBox.value = String(task.runs.length - 1);
-    const relations = [...new Set(task.relations)].filter(Boolean).sort();
-    fill(relationBox, [["", "all"], ...relations.map((name) => [name, name])]);
-    relationBox.disabled = relations.length === 0;
+    fillRelations(task);
     for (const option of showBox.options) {
       option.disabled = baseline === undefined && ["flipped", "fixed", "broken", "form"].includes(option.value);
     }
@@ -34,11 +32,7 @@
 
   function filter() {
     run = task.runs[runBox.value];
-    const words = searchBox.value.toLowerCase();
-    list.show(task.ids.map((_, row) => row).filter((row) =>
-      shown[showBox.value](row)
-      && (!relationBox.value || task.relations[row] === relationBox.value)
-      && (!words || `${task.questions[row]} ${task.golds[row]} ${run.answers[row]}`.toLowerCase().includes(words))));
+    list.show(fitting(task, run, shown[showBox.value]));
   }
 
   function picture(row) {

@@ -95,3 +95,19 @@ window.addEventListener("beforeprint", () => {
   for (const one of opened) one.open = true;
 });
 window.addEventListener("afterprint", () => { for (const one of opened) one.open = false; });
+
+// The rows of a task that fit the filters of the page.
+function fitting(task, run, shows) {
+  const relation = element("relation").value, words = element("search").value.toLowerCase();
+  return task.ids.map((_, row) => row).filter((row) =>
+    shows(row)
+    && (!relation || task.relations[row] === relation)
+    && (!words || `${task.questions[row]} ${task.golds[row]} ${run.answers[row]}`.toLowerCase().includes(words)));
+}
+
+// Offer the relations of a task.
+function fillRelations(task) {
+  const relations = [...new Set(task.relations)].filter(Boolean).sort();
+  fill(element("relation"), [["", "all"], ...relations.map((name) => [name, name])]);
+  element("relation").disabled = relations.length === 0;
+}

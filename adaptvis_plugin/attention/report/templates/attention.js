@@ -27,9 +27,7 @@
     fill(sourceBox, names);
     runBox.value = String(task.runs.length - 1);
     sourceBox.value = "0";
-    const relations = [...new Set(task.relations)].filter(Boolean).sort();
-    fill(relationBox, [["", "all"], ...relations.map((name) => [name, name])]);
-    relationBox.disabled = relations.length === 0;
+    fillRelations(task);
     layerBox.max = task.layers.length;  // the last place is the mean of all layers
     layerBox.value = task.layers.length;
     filter();
@@ -37,11 +35,7 @@
 
   function filter() {
     run = task.runs[runBox.value];
-    const words = searchBox.value.toLowerCase();
-    list.show(task.ids.map((_, row) => row).filter((row) =>
-      shown[showBox.value](row)
-      && (!relationBox.value || task.relations[row] === relationBox.value)
-      && (!words || `${task.questions[row]} ${task.golds[row]} ${run.answers[row]}`.toLowerCase().includes(words))));
+    list.show(fitting(task, run, shown[showBox.value]));
   }
 
   function describe(row) {
