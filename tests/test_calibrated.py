@@ -19,10 +19,11 @@ from adaptvis_plugin.data.cache import Provenance, write_table
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import Calibrated
 from adaptvis_plugin.decoding.calibrated import FLOOR
+from adaptvis_plugin.models.answers import Prompt
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.presets import load_preset
 from adaptvis_plugin.models.prompts import paper_text
-from adaptvis_plugin.models.runner import Prompt, Runner
+from adaptvis_plugin.models.runner import Runner
 from adaptvis_plugin.paths import DEMO_MODEL
 from adaptvis_plugin.traces import read_traces
 from tests.forked import run

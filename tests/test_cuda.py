@@ -18,8 +18,9 @@ from adaptvis_plugin.data.dataset import Row
 from adaptvis_plugin.data.demo.rows import demo_rows
 from adaptvis_plugin.decoding import AdaptVis, Baseline, Decoder, ScalingVis
 from adaptvis_plugin.lmms_eval.results import newest, run_lmms_eval
+from adaptvis_plugin.models.answers import Answer, Prompt
 from adaptvis_plugin.models.arguments import ModelArguments
-from adaptvis_plugin.models.runner import Answer, Prompt, Runner
+from adaptvis_plugin.models.runner import Runner
 from tests.cases import MODELS, NEW_TOKENS, Case, build, losses
 from tests.families import FAMILIES
 from tests.families.build import IMAGE, random_batch

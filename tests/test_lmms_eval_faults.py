@@ -20,7 +20,7 @@ from adaptvis_plugin.lmms_eval import models, summary
 from adaptvis_plugin.lmms_eval.models import SteeredModel
 from adaptvis_plugin.lmms_eval.plugin import warn_of_folder
 from adaptvis_plugin.lmms_eval.requests import FEWSHOT_DELIMITER, generation_options
-from adaptvis_plugin.models.runner import Answer
+from adaptvis_plugin.models.answers import Answer
 from adaptvis_plugin.paths import DEMO_MODEL, TASK_FOLDER
 from tests.test_lmms_eval import evaluate, messages_with_image, requests_for, rows
 from tests.test_lmms_eval import model as model  # the fixture

@@ -13,10 +13,11 @@ from adaptvis_plugin.data.demo.rows import demo_rows
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import AdaptVis, Baseline, ScalingVis
 from adaptvis_plugin.models import find_preset, load_preset
+from adaptvis_plugin.models.answers import Prompt
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.presets import choose_method
 from adaptvis_plugin.models.prompts import chat_text, encode, paper_text
-from adaptvis_plugin.models.runner import Prompt, Runner
+from adaptvis_plugin.models.runner import Runner
 from adaptvis_plugin.paths import DEMO_MODEL
 from tests.families import FAMILIES, PROCESSORS
 from tests.families.checkpoint import write

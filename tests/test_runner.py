@@ -14,8 +14,9 @@ import torch
 from adaptvis_plugin.data.dataset import Row
 from adaptvis_plugin.data.demo.rows import demo_rows
 from adaptvis_plugin.decoding import NonFiniteLogitsError, ScalingVis
+from adaptvis_plugin.models.answers import Prompt
 from adaptvis_plugin.models.arguments import ModelArguments
-from adaptvis_plugin.models.runner import Prompt, Runner
+from adaptvis_plugin.models.runner import Runner
 from adaptvis_plugin.paths import DEMO_MODEL
 
 END, PAD, LINE_BREAK, BED, VOCABULARY = 1, 3, 203, 427, 500
@@ -25,7 +26,8 @@ OUT_OF_MEMORY = """
 import re, resource
 from adaptvis_plugin.data.demo.rows import demo_rows
 from adaptvis_plugin.models.arguments import ModelArguments
-from adaptvis_plugin.models.runner import Prompt, Runner
+from adaptvis_plugin.models.answers import Prompt
+from adaptvis_plugin.models.runner import Runner
 
 runner = Runner(ModelArguments(method="scalingvis", pretrained="demo", alpha=0.5, device="cpu"))
 messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where?"}]}]

@@ -16,8 +16,9 @@ from adaptvis_plugin.cli import app
 from adaptvis_plugin.data import load_table
 from adaptvis_plugin.lmms_eval import sweeping
 from adaptvis_plugin.lmms_eval.sweeping import check_tasks
+from adaptvis_plugin.models.answers import Prompt
 from adaptvis_plugin.models.arguments import ModelArguments
-from adaptvis_plugin.models.runner import Prompt, Runner
+from adaptvis_plugin.models.runner import Runner
 from adaptvis_plugin.traces import Row, Trace, read_traces
 from tests import forked
 from tests.test_command_line import BIN, ENVIRONMENT, run

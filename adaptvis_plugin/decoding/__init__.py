@@ -4,6 +4,7 @@ Read them in this order:
 
 method      what a method is; each has its own file (baseline, scaling_vis, adaptvis, calibrated, added_constant)
 decoder     decodes a batch: in one pass for every coefficient, or in two
+results     what it returns, and what it has done
 validation  what a batch must be
 greedy      the generation config: greedy, whatever the checkpoint or the caller says
 packing     copies of the last prompt token in the first pass, one for each coefficient
@@ -25,9 +26,10 @@ from adaptvis_plugin.decoding.adaptvis import AdaptVis
 from adaptvis_plugin.decoding.added_constant import AddedConstant
 from adaptvis_plugin.decoding.baseline import Baseline
 from adaptvis_plugin.decoding.calibrated import Calibrated
-from adaptvis_plugin.decoding.decoder import Decoded, Decoder, Statistics
+from adaptvis_plugin.decoding.decoder import Decoder
 from adaptvis_plugin.decoding.finite import NonFiniteLogitsError
 from adaptvis_plugin.decoding.method import Method
+from adaptvis_plugin.decoding.results import Decoded, Statistics
 from adaptvis_plugin.decoding.scaling_vis import ScalingVis
 
 __all__ = [

@@ -21,9 +21,9 @@ from adaptvis_plugin.lmms_eval.models import Plan, answer_row
 from adaptvis_plugin.lmms_eval.recording import TaskTrace, add_rows, is_padding
 from adaptvis_plugin.lmms_eval.requests import check_model_args, given_value
 from adaptvis_plugin.lmms_eval.sweeping import PLAIN, SweepModel, SweepOptions, check_tasks, leaves, sweep_with
+from adaptvis_plugin.models.answers import Attended, Prompt
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.presets import Preset
-from adaptvis_plugin.models.runner import Attended, Prompt
 from adaptvis_plugin.traces.schema import alpha_key
 
 log = logging.getLogger(__name__)

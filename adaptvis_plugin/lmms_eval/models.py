@@ -33,9 +33,10 @@ from adaptvis_plugin.lmms_eval.requests import (
 )
 from adaptvis_plugin.lmms_eval.summary import report
 from adaptvis_plugin.methods import METHODS
+from adaptvis_plugin.models.answers import Answer, Prompt
 from adaptvis_plugin.models.arguments import ModelArguments, argument_help
 from adaptvis_plugin.models.batching import ahead, batches
-from adaptvis_plugin.models.runner import Answer, Prompt, Runner, read_image
+from adaptvis_plugin.models.runner import Runner, read_image
 from adaptvis_plugin.traces import Row
 
 NOT_HERE = {

@@ -19,8 +19,9 @@ from PIL import Image
 from adaptvis_plugin.data.dataset import Scoring
 from adaptvis_plugin.data.registry import scoring_of
 from adaptvis_plugin.lmms_eval.cache import documents_digest
+from adaptvis_plugin.models.answers import Prompt
 from adaptvis_plugin.models.identity import code_identity
-from adaptvis_plugin.models.runner import Prompt, Runner
+from adaptvis_plugin.models.runner import Runner
 from adaptvis_plugin.traces import Header, Row, TraceError, TraceFile
 
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'

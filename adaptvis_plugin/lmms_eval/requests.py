@@ -8,7 +8,7 @@ from typing import Any
 
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 
-from adaptvis_plugin.models.runner import Answer
+from adaptvis_plugin.models.answers import Answer
 from adaptvis_plugin.models.validation import positive
 from adaptvis_plugin.traces import Row
 

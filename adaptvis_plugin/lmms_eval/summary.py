@@ -7,7 +7,7 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
 
 from adaptvis_plugin.decoding import Statistics
-from adaptvis_plugin.models.runner import Answer
+from adaptvis_plugin.models.answers import Answer
 
 
 def report(answers: Sequence[Answer], seconds: float, stats: Statistics) -> None:

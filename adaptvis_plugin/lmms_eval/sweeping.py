@@ -17,7 +17,7 @@ from adaptvis_plugin.decoding.method import PLACES
 from adaptvis_plugin.lmms_eval.models import Plan, SteeredModel
 from adaptvis_plugin.lmms_eval.recording import RecordedTask, TaskTrace, add_rows, is_padding
 from adaptvis_plugin.lmms_eval.requests import generation_options
-from adaptvis_plugin.models.runner import Prompt, Swept
+from adaptvis_plugin.models.answers import Prompt, Swept
 from adaptvis_plugin.models.validation import did_you_mean
 from adaptvis_plugin.traces import Row
 

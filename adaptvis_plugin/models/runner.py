@@ -4,7 +4,6 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +14,9 @@ from transformers import BatchFeature, StoppingCriteriaList
 
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import AddedConstant, Calibrated, Decoded, Decoder, Method, NonFiniteLogitsError
-from adaptvis_plugin.decoding.capture import OwnColumns, own_columns
+from adaptvis_plugin.decoding.capture import own_columns
 from adaptvis_plugin.images import to_rgb
+from adaptvis_plugin.models.answers import Answer, Attended, Prompt, Swept
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.first_token import OptionTokens, entropy, top_tokens
 from adaptvis_plugin.models.identity import checkpoint_identity
@@ -27,68 +27,6 @@ from adaptvis_plugin.models.stopping import StopStrings
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A rendered prompt and its images.
-
-    Attributes:
-        text: The prompt as the processor takes it.
-        images: Its images, in the order of its image tokens; RGB.
-        name: What the user knows the row by, for errors: `vsr, document 7`.
-        options: The answers that the question offers, as the data writes them; empty if it offers none.
-    """
-
-    text: str
-    images: tuple[Image.Image, ...]
-    name: str = ""
-    options: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer's text, what the method measured and chose, and the tokens it took."""
-
-    text: str
-    confidence: float
-    alpha: float
-    input_tokens: int
-    output_tokens: int
-
-
-@dataclass(frozen=True)
-class Swept:
-    """A row's answers under several coefficients, and what the first token's logits say.
-
-    Attributes:
-        answers: The answer under each coefficient, that of the unsteered model first. Its `alpha` is the coefficient
-            that was applied: 1 in a row without an image.
-        entropy: The entropy of the unsteered model's first token, in nats.
-        top: The unsteered model's likeliest first tokens: id, text and log-probability, likeliest first.
-        options: Under each coefficient, the probability of each offered option; see `OptionTokens`. Empty if there is
-            none.
-    """
-
-    answers: Mapping[float, Answer]
-    entropy: float
-    top: Sequence[tuple[int, str, float]]
-    options: Mapping[float, Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class Attended:
-    """A row's answers, and where its last prompt token attends to.
-
-    Attributes:
-        swept: The answers under the coefficients.
-        controls: The answer under each constant; see `AddedConstant`.
-        columns: The attention under each coefficient, then under each constant.
-    """
-
-    swept: Swept
-    controls: Mapping[float, Answer]
-    columns: OwnColumns
 
 
 class Runner:

@@ -6,7 +6,8 @@ from typing import Any
 from vlmeval.vlm import BaseModel
 
 from adaptvis_plugin.data.questions import whole_prompt
-from adaptvis_plugin.models.runner import Answer, Prompt, Runner, read_image
+from adaptvis_plugin.models.answers import Answer, Prompt
+from adaptvis_plugin.models.runner import Runner, read_image
 from adaptvis_plugin.vlmevalkit.arguments import longest_answer, model_arguments, preset_task
 
 Message = list[dict[str, Any]]

@@ -18,6 +18,7 @@ from adaptvis_plugin.decoding.packing import PackedPass
 from adaptvis_plugin.decoding.steering import has_kernel
 from adaptvis_plugin.decoding.validation import checked
 from adaptvis_plugin.methods import METHODS, hyper_parameters
+from adaptvis_plugin.models.answers import Prompt
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.inspect import report
 from adaptvis_plugin.models.inspect.example import Example, first_row, token_count
@@ -26,7 +27,7 @@ from adaptvis_plugin.models.inspect.unloaded import build_model, bytes_by_dtype,
 from adaptvis_plugin.models.loading import load_config, load_processor, source
 from adaptvis_plugin.models.presets import load_preset, merged
 from adaptvis_plugin.models.prompts import encode
-from adaptvis_plugin.models.runner import Prompt, Runner
+from adaptvis_plugin.models.runner import Runner
 from adaptvis_plugin.models.validation import did_you_mean
 from adaptvis_plugin.paths import PRESET_FOLDER
 
