@@ -1,4 +1,4 @@
-"""The list of methods by name, without importing torch: a new method is one file in `decoding/` and one line here."""
+"""The list of methods by name, without importing torch: a new one is a file in `decoding/methods/` and a line here."""
 
 import dataclasses
 import pkgutil
@@ -9,11 +9,22 @@ if TYPE_CHECKING:
     from adaptvis_plugin.decoding import Method
 
 METHODS = {
-    "baseline": "adaptvis_plugin.decoding.baseline:Baseline",
-    "scalingvis": "adaptvis_plugin.decoding.scaling_vis:ScalingVis",
-    "adaptvis": "adaptvis_plugin.decoding.adaptvis:AdaptVis",
-    "calibrated": "adaptvis_plugin.decoding.calibrated:Calibrated",
-    "constant": "adaptvis_plugin.decoding.added_constant:AddedConstant",
+    "baseline": "adaptvis_plugin.decoding.methods.baseline:Baseline",
+    "scalingvis": "adaptvis_plugin.decoding.methods.scaling_vis:ScalingVis",
+    "adaptvis": "adaptvis_plugin.decoding.methods.adaptvis:AdaptVis",
+    "calibrated": "adaptvis_plugin.decoding.methods.calibrated:Calibrated",
+    "constant": "adaptvis_plugin.decoding.methods.added_constant:AddedConstant",
+    "vcd": "adaptvis_plugin.decoding.methods.vcd:VCD",
+    "icd": "adaptvis_plugin.decoding.methods.icd:ICD",
+    "m3id": "adaptvis_plugin.decoding.methods.m3id:M3ID",
+    "pai": "adaptvis_plugin.decoding.methods.pai:PAI",
+    "vaf": "adaptvis_plugin.decoding.methods.vaf:VAF",
+    "headsguided": "adaptvis_plugin.decoding.methods.heads_guided:HeadsGuided",
+    "dola": "adaptvis_plugin.decoding.methods.dola:DoLa",
+    "deco": "adaptvis_plugin.decoding.methods.deco:DeCo",
+    "sla": "adaptvis_plugin.decoding.methods.sla:SLA",
+    "yeshint": "adaptvis_plugin.decoding.methods.yes_hint:YesHint",
+    "yesbias": "adaptvis_plugin.decoding.methods.yes_bias:YesBias",
 }
 
 

@@ -18,7 +18,7 @@ from adaptvis_plugin.data import load_table
 from adaptvis_plugin.data.cache import Provenance, write_table
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import Calibrated
-from adaptvis_plugin.decoding.calibrated import FLOOR
+from adaptvis_plugin.decoding.methods.calibrated import FLOOR
 from adaptvis_plugin.models.answers import Prompt
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.presets import load_preset

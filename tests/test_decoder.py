@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptvis_plugin.decoding import AdaptVis, Baseline, Decoder, ScalingVis
+from adaptvis_plugin.decoding.first_token import Recorded
 from tests import oracle
 from tests.random_models import EOS, IMAGE, PAD, random_batch, random_model
 
@@ -91,7 +92,7 @@ def test_a_confidence_that_rounds_to_the_threshold_is_not_below_it(kind: type[to
     """Every two-decimal threshold, and confidences just above and below the number that rounds to it."""
     for hundredths in range(1, 101):
         confidence = torch.tensor([hundredths - 0.51, hundredths - 0.49, hundredths]) / 100
-        alpha = AdaptVis(0.5, 1.5, threshold=hundredths / 100).choose(confidence.as_subclass(kind))
+        alpha = AdaptVis(0.5, 1.5, threshold=hundredths / 100).choose(Recorded(confidence=confidence.as_subclass(kind)))
         assert alpha.as_subclass(torch.Tensor).tolist() == [0.5, 1.5, 1.5]
 
 

@@ -26,6 +26,7 @@ from adaptvis_plugin.attention.record import AttentionError
 from adaptvis_plugin.attention.report import write
 from adaptvis_plugin.cli.tables import Fitted
 from adaptvis_plugin.decoding import AdaptVis
+from adaptvis_plugin.decoding.first_token import Recorded
 from adaptvis_plugin.traces import Row, read_traces
 from tests.test_recorded_runs import REFERENCE, TRACES
 from tests.tune_helpers import simulated, write_trace
@@ -189,7 +190,7 @@ def test_rows_on_the_threshold_are_split_as_adaptvis_does(tmp_path: Path) -> Non
     rows = [row.model_copy(update={"confidence": c}) for row, c in zip(simulated(2), confidences, strict=True)]
     method = AdaptVis(0.5, 2.0, 0.35)
     found = written(tmp_path, rows, method)
-    chosen = method.choose(torch.tensor(confidences)).tolist()
+    chosen = method.choose(Recorded(confidence=torch.tensor(confidences))).tolist()
     right = [row.gold == row.generations[alpha] for row, alpha in zip(rows, chosen, strict=True)]
     assert found.split and found.split.both.steered
     assert found.split.below.rows == chosen.count(0.5) > 0

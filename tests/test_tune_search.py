@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from adaptvis_plugin.decoding import AdaptVis, ScalingVis
+from adaptvis_plugin.decoding.first_token import Recorded
 from adaptvis_plugin.scoring import vsr, whatsup
 from adaptvis_plugin.traces import Row, Trace, read_traces
 from adaptvis_plugin.tuning import search
@@ -34,7 +35,7 @@ def all_rows(trace: Trace) -> NDArray[np.intp]:
 
 def slow_score(trace: Trace, method: AdaptVis | ScalingVis, metric: str) -> float:
     """Answer each row as the decoder would, and score the answers as a run is scored."""
-    alphas = method.choose(torch.tensor([row.confidence for row in trace.rows])).double()
+    alphas = method.choose(Recorded(confidence=torch.tensor([row.confidence for row in trace.rows]))).double()
     rows: list[dict[str, Any]] = [
         {
             "answer": row.gold,

@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from adaptvis_plugin.decoding.rows import additive, attention_weights
+from adaptvis_plugin.decoding.rows import Edit, additive, attention_weights
 
 
 @dataclass(slots=True)  # not frozen, which is slower to create, in every layer
@@ -92,15 +92,29 @@ class AttentionCall:
             visible = inside[None] if visible is None else visible & inside
         return None if visible is None else visible[:, None, None]
 
-    def last_weights(self, gain: torch.Tensor | None = None) -> torch.Tensor:
+    def last_weights(self, edit: Edit | None = None) -> torch.Tensor:
         """Return the softmax weights of the last query, shape (batch, heads, 1, columns), fp32.
 
         Args:
-            gain: See `attention_weights`.
+            edit: See `attention_weights`.
         """
         mask = self.mask_of(-1, self.key.shape[2])
         seen = None if mask is None else additive(mask)
-        return attention_weights(self.query[:, :, -1:], self.key, seen, gain, **self.options)
+        return attention_weights(self.query[:, :, -1:], self.key, seen, edit, **self.options)
+
+    def masks_of(self, first: int, last: int) -> torch.Tensor:
+        """Return which columns some queries see, shape (batch or 1, heads or 1, queries, columns).
+
+        Args:
+            first: The first of the queries.
+            last: The one behind the last of them.
+        """
+        queries, columns = self.query.shape[2], self.key.shape[2]
+        if self.mask is not None and self.mask.ndim == 4:
+            return self.mask[:, :, first:last, :columns]
+        # Without a matrix, a query sees the columns up to its own.
+        own = torch.arange(first, last, device=self.key.device) + columns - queries
+        return torch.arange(columns, device=self.key.device) <= own[None, None, :, None]
 
 
 class OncePerMask:

@@ -4,15 +4,15 @@ A `generate` call then has a row for each branch of each prompt. Only attention 
 together; everything else in the model, and in `generate`, sees ordinary rows.
 """
 
-from collections.abc import Set
 from typing import Any
 
 import torch
-from torch import nn
 from transformers.cache_utils import DynamicLayer
 
 from adaptvis_plugin.decoding.attention import AttentionCall, OncePerMask
+from adaptvis_plugin.decoding.inspection import TextDecoder
 from adaptvis_plugin.decoding.rows import additive, attend
+from adaptvis_plugin.decoding.steering import BatchEdit
 
 
 class Branches:
@@ -22,21 +22,27 @@ class Branches:
     another computation would round in another way, and some answers would not be those of plain decoding.
 
     Args:
-        modules: See `Steering`.
+        text_decoder: The text decoder.
         branches: The number of branches.
         before: The number of prompt tokens before the last one.
+        edit: What happens to the attention logits, with the strength of each branch; None if nothing does.
     """
 
-    def __init__(self, modules: Set[nn.Module], branches: int, before: int) -> None:
-        self.modules = modules
+    def __init__(self, text_decoder: TextDecoder, branches: int, before: int, edit: BatchEdit | None = None) -> None:
+        self.modules = text_decoder.attention
+        self._layers = text_decoder.layers
         self._branches = branches
         self._before = before
+        self._edit = edit
         self._masks = OncePerMask(self._mask)
 
     def attend(self, call: AttentionCall) -> torch.Tensor:
         """Attend with one query in each row, to the keys and values of its prompt's branches (see `BranchLayer`)."""
         query = call.query[:, :, 0].unflatten(0, (-1, self._branches)).transpose(1, 2)
-        output = attend(query, call.key, call.value, self._masks(call), None, **call.options).flatten(0, 1)[:, None]
+        edit = None
+        if self._edit is not None:
+            edit = self._edit.in_layer(self._layers[call.module], call, call.key.shape[2])
+        output = attend(query, call.key, call.value, self._masks(call), edit, **call.options).flatten(0, 1)[:, None]
         output[:: self._branches] = self._first_branch(call).run()
         return output
 

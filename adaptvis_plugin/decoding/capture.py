@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from adaptvis_plugin.decoding.attention import AttentionCall
 from adaptvis_plugin.decoding.inspection import TextDecoder
-from adaptvis_plugin.decoding.recording import Recording
-from adaptvis_plugin.decoding.steering import LastRow, steer
+from adaptvis_plugin.decoding.passes import Untouched
+from adaptvis_plugin.decoding.steering import EditedRows, steer
 
 
 class Captured:
@@ -97,11 +97,8 @@ def own_columns(inputs: Mapping[str, Any], weights: Sequence[torch.Tensor], imag
     return found
 
 
-class WatchedPass:
+class WatchedPass(Untouched):
     """A first pass whose attention is captured, and nothing changed: see `passes.FirstPass`."""
-
-    copies = 0
-    branches = 1
 
     def __init__(self, model: PreTrainedModel, text_decoder: TextDecoder, captured: Captured) -> None:
         self._model = model
@@ -115,7 +112,4 @@ class WatchedPass:
 
     def inside(self) -> AbstractContextManager[None]:
         """Capture the attention of the first pass inside the block."""
-        return steer(self._model, self._text_decoder, LastRow(self._text_decoder, None, captured=self._captured))
-
-    def ended(self, recording: Recording, output: Any) -> None:
-        """Leave the pass as it is."""
+        return steer(self._model, self._text_decoder, EditedRows(self._text_decoder, None, self._captured))

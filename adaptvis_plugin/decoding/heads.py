@@ -1,7 +1,7 @@
 """Which attention heads are steered: all of them, those of some layers, or single ones."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -22,10 +22,13 @@ class Heads:
     Attributes:
         layers: The layers of which every head is steered.
         heads: Single heads, each as its layer and its number there.
+        depth: Of published layers: the number of layers of the model they were published for. In a model with another
+            number, they stand for the same share of its depth (see `for_depth`).
     """
 
     layers: frozenset[int] = frozenset()
     heads: frozenset[tuple[int, int]] = frozenset()
+    depth: int | None = None
 
     @classmethod
     def of(cls, layers: Any, heads: Any) -> "Heads":
@@ -61,25 +64,41 @@ class Heads:
             layer, head = lacking_heads[0]
             raise ValueError(f"head L{layer}H{head}: the model's layers have the heads 0 to {heads - 1}")
 
-    def of_layer(self, layer: int, gain: torch.Tensor) -> torch.Tensor | None:
-        """Return a gain as it is in one layer.
+    def for_depth(self, layers: Sequence[int], depth: int) -> "Heads":
+        """Return the heads in a model; published layers become those at the same share of its depth.
 
         Args:
-            layer: The layer's number.
-            gain: The factor on each column's attention logit; shape (batch, 1, rows, columns).
+            layers: The numbers of the model's attention layers.
+            depth: The number of its layers of any kind.
 
-        Returns:
-            The gain itself, if every head is steered; shape (batch, heads up to the last steered one, rows, columns) if
-            some are; None if none is.
+        Raises:
+            ValueError: If none of those has attention.
         """
+        if self.depth is None:
+            return self
+        own = scaled(self.layers, self.depth, depth)
+        if not {*own} & {*layers}:
+            raise ValueError(
+                f"the published layers {written(sorted(self.layers))} of {self.depth} stand for the layers "
+                f"{written(own)} of this model, which have no attention; name some of {written(layers)} (layers=...)"
+            )
+        return Heads(frozenset(own) & {*layers})
+
+    def of_layer(self, layer: int) -> torch.Tensor | bool:
+        """Return which heads of a layer are steered: all, none, or by number up to the last one; shape (heads,)."""
         if self.all or layer in self.layers:
-            return gain
+            return True
         chosen = [head for of, head in self.heads if of == layer]
         if not chosen:
-            return None
+            return False
         steered = torch.zeros(max(chosen) + 1, dtype=torch.bool)
         steered[chosen] = True
-        return torch.where(steered.to(gain.device)[:, None, None], gain, 1.0)
+        return steered
+
+
+def scaled(layers: Iterable[int], published: int, depth: int) -> list[int]:
+    """Return layers of a model with `published` layers as those at the same share of the depth of another."""
+    return sorted({layer * depth // published for layer in layers})
 
 
 def layer_numbers(name: str, value: Any) -> tuple[int, ...]:

@@ -46,7 +46,8 @@ class TextDecoder:
         module: The text decoder itself.
         embed: The model's input embeddings.
         layers: The attention layers, all of which are steered, in order, each with its number in the model.
-        heads: The number of heads in each of them.
+        depth: The number of layers of any kind.
+        heads: The number of heads in each attention layer.
         configs: The distinct configs from which those layers and their masks read the attention implementation.
         placeholders: The ids of the placeholders of every kind: image, video and audio.
         recurrent: Whether some layers keep a state beside keys and values (linear attention, convolutions), which
@@ -61,6 +62,7 @@ class TextDecoder:
     module: nn.Module
     embed: nn.Module
     layers: Mapping[nn.Module, int]
+    depth: int
     heads: int
     configs: tuple[PreTrainedConfig, ...]
     placeholders: frozenset[int]
@@ -164,6 +166,7 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
         module=decoder,
         embed=model.get_input_embeddings(),
         layers=dict(sorted(((m, getattr(m, "layer_idx", i)) for i, m in enumerate(attention)), key=lambda one: one[1])),
+        depth=text.num_hidden_layers,
         heads=text.num_attention_heads,
         configs=tuple({id(config): config for config in [text, *configs]}.values()),
         placeholders=frozenset(

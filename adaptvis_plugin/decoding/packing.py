@@ -19,14 +19,16 @@ from adaptvis_plugin.decoding.branches import Branches, BranchLayer
 from adaptvis_plugin.decoding.capture import Captured
 from adaptvis_plugin.decoding.finite import refuse, unusable
 from adaptvis_plugin.decoding.first_pass import around_first_pass
-from adaptvis_plugin.decoding.heads import Heads
+from adaptvis_plugin.decoding.first_token import FirstToken, Options
 from adaptvis_plugin.decoding.inspection import TextDecoder
+from adaptvis_plugin.decoding.parts import AttentionEdit, Columns
+from adaptvis_plugin.decoding.passes import positions
 from adaptvis_plugin.decoding.recording import Recording
 from adaptvis_plugin.decoding.rows import additive, attention_weights, weighted_sum
-from adaptvis_plugin.decoding.steering import SteeredLayers, attention_under, has_kernel
+from adaptvis_plugin.decoding.steering import BatchEdit, EditedRows, SteeredLayers, attention_under, has_kernel
 
-Choose = Callable[[torch.Tensor], torch.Tensor]
-"""Maps the unsteered model's confidence, shape (batch,), to the coefficient of each branch, shape (batch, branches)."""
+Choose = Callable[[FirstToken], torch.Tensor]
+"""Maps the unsteered model's first token to the strength of each branch, shape (batch, branches)."""
 
 
 class InexactError(Exception):
@@ -47,11 +49,12 @@ class PackedPass:
     Args:
         model: The model.
         text_decoder: Its text decoder.
-        coefficients: 1 for the last prompt token itself, and the coefficient of each copy.
+        edit: What happens to the attention logits of the copies.
+        coefficients: The neutral strength for the last prompt token itself, and the strength of each copy.
         choose: See `Choose`.
         branches: The number of branches of each prompt. The `generate` call has a row for each, and those of a prompt
             follow each other.
-        heads: Where the coefficients apply.
+        options: See `FirstToken`.
         captured: Where to keep the weights of the last prompt token, and of each copy in its place.
 
     Attributes:
@@ -68,20 +71,22 @@ class PackedPass:
         self,
         model: PreTrainedModel,
         text_decoder: TextDecoder,
+        edit: AttentionEdit,
         coefficients: Sequence[float],
         choose: Choose,
         *,
         branches: int,
-        heads: Heads = Heads(),  # noqa: B008  # it is immutable
+        options: Sequence[Options] | None = None,
         captured: Captured | None = None,
     ) -> None:
         self.copies = len(coefficients) - 1
         self.branches = branches
         self._model = model
         self._text_decoder = text_decoder
+        self._edit = edit
         self._coefficients = coefficients
         self._choose = choose
-        self._heads = heads
+        self._options = options
         self._captured = captured
         self._swapped = ExitStack()
 
@@ -98,22 +103,17 @@ class PackedPass:
 
     def prepare(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return inputs for `generate` with a row for each branch, though each image only once."""
-        image_columns = inputs["input_ids"] == self._text_decoder.image_token_id
-        gain = torch.stack([torch.where(image_columns, alpha, 1.0) for alpha in self._coefficients[1:]], 1)
-        self._steered = Copies(self._text_decoder, gain, self._heads, self._captured)
+        self._columns = Columns.of(inputs["input_ids"], self._text_decoder.image_token_id)
+        strength = torch.tensor(self._coefficients[1:], device=inputs["input_ids"].device)[None, None, :, None]
+        edit = BatchEdit(self._edit, self._columns, strength)
+        self._steered = Copies(self._text_decoder, edit, self.copies, self._captured)
         if self._captured is not None:
             self._captured.given(inputs)
         if self.branches == 1:
             return inputs
         tokens = inputs["input_ids"].shape
         aligned = {name: value for name, value in inputs.items() if getattr(value, "shape", None) == tokens}
-        positions = inputs.get("position_ids")
-        if positions is None:
-            # Some families derive positions from the images, of which there is only one for all branches.
-            others = {name: value for name, value in inputs.items() if name != "input_ids"}
-            prepare: Any = self._model._prepare_position_ids_for_generation
-            positions = prepare(inputs["input_ids"], others)
-        aligned["position_ids"] = positions
+        aligned["position_ids"] = positions(self._model, inputs)
         return {**inputs, **{name: value.repeat_interleave(self.branches, -2) for name, value in aligned.items()}}
 
     @contextmanager
@@ -157,7 +157,7 @@ class PackedPass:
             raise InexactError(may_change=False)
         if not recording.copies_are_true:
             raise InexactError(may_change=True)
-        self.alpha = self._choose(recording.confidence)
+        self.alpha = self._choose(FirstToken(recording.logits[:, 0], self._options))
         chosen = self._places(self.alpha)
         self.logits = self.chosen(recording.logits)
         refuse(unusable(self.logits).any(1), self._model.dtype, "the first token under steering")
@@ -166,7 +166,10 @@ class PackedPass:
         before = cache.get_seq_length() - 1 - self.copies
         _put_chosen(cache, self.copies, chosen)
         if self.branches == 1:
-            self._swapped.close()
+            if self._edit.every_step:
+                active.set(EditedRows(self._text_decoder, self._chosen_edit(), passes=1))
+            else:
+                self._swapped.close()
             cache.crop(-self.copies)
             for layer in cache.layers:
                 if hasattr(layer, "record_past"):
@@ -176,7 +179,15 @@ class PackedPass:
                 layer if layer.keys is None else BranchLayer(layer.keys, layer.values, self.branches)
                 for layer in cache.layers
             ]
-            active.set(Branches(self._steered.modules, self.branches, before))
+            edit = self._chosen_edit() if self._edit.every_step else None
+            active.set(Branches(self._text_decoder, self.branches, before, edit))
+
+    def later(self, output: Any) -> None:
+        """Leave a later pass as it is."""
+
+    def _chosen_edit(self) -> BatchEdit:
+        """Return what happens to the attention logits after the first pass."""
+        return BatchEdit(self._edit, self._columns, self.alpha[:, None, :, None])
 
     def chosen(self, by_copy: torch.Tensor) -> torch.Tensor:
         """Return what belongs to each branch, of what was computed for the last prompt token and its copies.
@@ -206,27 +217,25 @@ class Copies(SteeredLayers):
 
     Args:
         text_decoder: The text decoder.
-        gain: The factor on each column's attention logit, for each copy: alpha on image tokens, 1 elsewhere; shape
-            (batch, copies, prompt tokens), fp32.
-        heads: Where the gain applies.
+        edit: What happens to their attention logits.
+        copies: The number of copies.
         captured: See `PackedPass`.
     """
 
     def __init__(
-        self, text_decoder: TextDecoder, gain: torch.Tensor, heads: Heads, captured: Captured | None = None
+        self, text_decoder: TextDecoder, edit: BatchEdit, copies: int, captured: Captured | None = None
     ) -> None:
         super().__init__(text_decoder)
-        self._heads = heads
+        self._edit = edit
+        self._copies = copies
         self._captured = captured
-        self._copies = gain.shape[1]
-        self._gain = padded(gain, (0, self._copies), value=1.0)[:, None]
         self._masks = OncePerMask(self._mask)
 
     def attend(self, call: AttentionCall) -> torch.Tensor:
         """Attend with the model's own kernel in the prompt's rows, and by the formula in those of the copies."""
-        gain = self._heads.of_layer(self.number(call), self._gain.to(call.key.device))
+        edit = self._edit.in_layer(self.number(call), call, call.key.shape[2])
         query, prompt = call.query[:, :, -self._copies :], call.without_last(self._copies)
-        weights = attention_weights(query, call.key, self._masks(call), gain, **call.options)
+        weights = attention_weights(query, call.key, self._masks(call), edit, **call.options)
         if self._captured is not None:
             self._captured.add(call, prompt.last_weights())
             before = call.key.shape[2] - 1 - self._copies

@@ -14,15 +14,17 @@ from adaptvis_plugin.decoding.recording import Recording, record
 
 
 class FirstPass(Protocol):
-    """What happens to the first pass of a `generate` call.
+    """What happens to the first pass of a `generate` call, and to the logits of the passes after it.
 
     Attributes:
         copies: The number of copies of the last prompt token in it.
         branches: The number of rows that the call has for each prompt.
     """
 
-    copies: int
-    branches: int
+    @property
+    def copies(self) -> int: ...  # noqa: D102
+    @property
+    def branches(self) -> int: ...  # noqa: D102
 
     def prepare(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the inputs of the call."""
@@ -32,6 +34,30 @@ class FirstPass(Protocol):
 
     def ended(self, recording: Recording, output: Any) -> None:
         """Look at the pass when it has ended; may change its output."""
+
+    def later(self, output: Any) -> None:
+        """Look at the output of a later pass; may change it."""
+
+
+class Untouched:
+    """A first pass to which nothing happens."""
+
+    copies = 0
+    branches = 1
+
+    def prepare(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the inputs."""
+        return inputs
+
+    def inside(self) -> AbstractContextManager[None]:
+        """Return a block in which nothing happens."""
+        return nullcontext()
+
+    def ended(self, recording: Recording, output: Any) -> None:
+        """Leave the pass as it is."""
+
+    def later(self, output: Any) -> None:
+        """Leave the pass as it is."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +73,20 @@ class Generated:
     sequences: torch.Tensor
     first: Recording
     prefixes_reused: int = 0
+
+
+def positions(model: PreTrainedModel, inputs: dict[str, Any]) -> torch.Tensor:
+    """Return the positions of prompts as `generate` would derive them, the last two axes (batch, prompt tokens).
+
+    Some families derive them from the images, of which there are fewer in a call with several rows for each prompt.
+    """
+    given: torch.Tensor | None = inputs.get("position_ids")
+    if given is not None:
+        return given
+    others = {name: value for name, value in inputs.items() if name != "input_ids"}
+    prepare: Any = model._prepare_position_ids_for_generation
+    found: torch.Tensor = prepare(inputs["input_ids"], others)
+    return found
 
 
 def generate(
@@ -75,21 +115,18 @@ def generate(
         ValueError: If the image tokens do not fit the images.
         NonFiniteLogitsError: If a row's logits are not finite.
     """
+    does = first_pass or Untouched()
 
     def done(recording: Recording, output: Any) -> None:
         if keep is not None:
             keep(recording)
-        if first_pass is not None:
-            first_pass.ended(recording, output)
+        does.ended(recording, output)
 
     watched = text_decoder if first_pass is not None or keep is not None else None
-    copies = 0 if first_pass is None else first_pass.copies
-    inside: AbstractContextManager[None] = nullcontext()
-    given = inputs
-    if first_pass is not None:
-        given, greedy, inside = first_pass.prepare(inputs), greedy.by_branch(first_pass.branches), first_pass.inside()
+    given, greedy, inside = does.prepare(inputs), greedy.by_branch(does.branches), does.inside()
+    recorded = record(model, watched=watched, copies=does.copies, first_token=first_token, done=done, later=does.later)
     try:
-        with record(model, watched=watched, copies=copies, first_token=first_token, done=done) as first, inside:
+        with recorded as first, inside:
             output = greedy.generate(model, given)
     except ValueError as error:
         # Every family counts its image tokens in its forward pass and raises in these words.

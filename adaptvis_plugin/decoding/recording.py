@@ -99,6 +99,7 @@ def record(
     copies: int = 0,
     first_token: str = "the first token",
     done: Callable[[Recording, Any], None] = lambda recording, output: None,
+    later: Callable[[Any], None] = lambda output: None,
 ) -> Iterator[Recording]:
     """Record the first forward pass inside the block.
 
@@ -109,6 +110,7 @@ def record(
         copies: The number of copies of the last prompt token in the pass.
         first_token: What to call the first token in an error.
         done: Called when the first pass has ended.
+        later: Called with the output of every later pass.
 
     Raises:
         NonFiniteLogitsError: If a row's logits are not finite: during the first pass, or at the end of the block for
@@ -137,14 +139,15 @@ def record(
         done(recording, output)
         recording.forget()
 
-    def later(output: Any) -> None:
+    def check(output: Any) -> None:
         nonlocal later_unusable
         if output is not None:
             # Checked at the end: a check at each step would stall a GPU. A prompt may be decoded in several branches.
             bad = unusable(output.logits[:, -1]).reshape(len(recording.logits), -1).any(1)
             later_unusable = bad if later_unusable is None else later_unusable | bad
+            later(output)
 
-    with hooks, around_first_pass(model, before, after, later):
+    with hooks, around_first_pass(model, before, after, check):
         yield recording
     if later_unusable is not None:
         refuse(later_unusable, model.dtype, "a token after the first")

@@ -1,14 +1,20 @@
-"""The formula of the methods: alpha times the attention logits on image tokens, in single rows of the attention.
+"""Attention in single rows, by the formula, where a method changes its logits.
+
+For ScalingVis and AdaptVis:
 
     A[l, h, n, j] <- alpha * A[l, h, n, j]    for every image-token column j, n = the last prompt token
 
 in every decoder layer l and head h, after the 1/sqrt(d) scaling and before mask and softmax (Chen et al., ICML
-2025, eq. 3).
+2025, eq. 3). Other methods have other formulas; see `parts.Change`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+
+Edit = Callable[[torch.Tensor], torch.Tensor]
+"""Maps attention logits to others of the same shape; may change those that it was given."""
 
 
 def attend(
@@ -16,37 +22,37 @@ def attend(
     key: torch.Tensor,
     value: torch.Tensor,
     mask: torch.Tensor | None,
-    gain: torch.Tensor | None,
+    edit: Edit | None,
     **options: Any,
 ) -> torch.Tensor:
-    """Attend with a few queries, each with its own gains and mask.
+    """Attend with a few queries, each with its own mask.
 
     Args:
         query: See `attention_weights`.
         key: See `attention_weights`.
         value: See `weighted_sum`.
         mask: See `attention_weights`.
-        gain: See `attention_weights`.
+        edit: See `attention_weights`.
         **options: See `attention_weights`.
 
     Returns:
         The attended values, shape (batch, rows, heads, value dim).
     """
-    return weighted_sum(attention_weights(query, key, mask, gain, **options), value)
+    return weighted_sum(attention_weights(query, key, mask, edit, **options), value)
 
 
 def attention_weights(
     query: torch.Tensor,
     key: torch.Tensor,
     mask: torch.Tensor | None,
-    gain: torch.Tensor | None,
+    edit: Edit | None,
     *,
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> torch.Tensor:
-    """Return the softmax weights of a few queries, each with its own gains and mask.
+    """Return the softmax weights of a few queries, each with its own mask.
 
     They are computed in fp32, because in fp16 q.K^T overflows long before the scaled logits do where queries and keys
     have large biases (as in Qwen2). A half-precision layer's keys are copied for it, one layer at a time. Keys are not
@@ -56,13 +62,11 @@ def attention_weights(
         query: Shape (batch, heads, rows, head dim).
         key: Shape (batch, key/value heads, columns, head dim).
         mask: Additive, broadcastable to (batch, heads, rows, columns), fp32. None if every column is visible.
-        gain: The factor on each column's logit: alpha on image tokens, 1 elsewhere; shape (batch, heads, rows,
-            columns), fp32. The second axis may be 1 for all heads, or shorter: the heads after it are not steered. None
-            if no row is steered.
+        edit: What happens to the logits, shape (batch, heads, rows, columns), fp32. None if nothing does.
         scaling: The factor on q.K^T. None means 1/sqrt(head dim).
-        softcap: The bound of models that squash their logits. The gain applies to the squashed logits.
+        softcap: The bound of models that squash their logits. The edit applies to the squashed logits.
         s_aux: One logit per head that takes weight and gives no value (an attention sink), shape (heads,). It belongs
-            to no column, so no gain applies to it.
+            to no column, so no edit applies to it.
 
     Returns:
         Shape (batch, heads, rows, columns), fp32. What `s_aux` takes is missing in their sum.
@@ -75,9 +79,8 @@ def attention_weights(
     logits = torch.bmm(grouped, key.float().flatten(0, 1).transpose(1, 2)).view(batch, heads, rows, columns)
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    if gain is not None:
-        steered = logits if gain.shape[1] == 1 else logits[:, : gain.shape[1]]
-        steered *= gain
+    if edit is not None:
+        logits = edit(logits)
     if mask is not None:
         logits += mask
     if s_aux is None:

@@ -1,21 +1,24 @@
-"""Steering a pass over the whole prompt: its last row, or all of its rows."""
+"""Steering a pass over the whole prompt, in its last row or in more, and those that follow it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.functional import pad as padded
 from transformers import PreTrainedModel
 
-from adaptvis_plugin.decoding.attention import AttentionCall, OncePerMask, Steering, active, is_flash, over
+from adaptvis_plugin.decoding.attention import AttentionCall, Steering, active, is_flash, over
 from adaptvis_plugin.decoding.first_pass import around_first_pass
-from adaptvis_plugin.decoding.heads import Heads
 from adaptvis_plugin.decoding.inspection import TextDecoder
-from adaptvis_plugin.decoding.rows import visible, weighted_sum
+from adaptvis_plugin.decoding.parts import AttentionEdit, Columns
+from adaptvis_plugin.decoding.rows import Edit, additive, attend, weighted_sum
 
 if TYPE_CHECKING:
     from adaptvis_plugin.decoding.capture import Captured
+
+_BLOCK = 256  # rows that are computed at once where many are edited
 
 
 class SteeredLayers:
@@ -49,87 +52,118 @@ class SteeredLayers:
             )
 
 
-class LastRow(SteeredLayers):
-    """Steers the last row of a pass.
+@dataclass(frozen=True)
+class BatchEdit:
+    """What happens to attention logits in a batch.
+
+    Attributes:
+        edit: The method's part.
+        columns: What the columns of the prompts hold.
+        strength: See `parts.Change`.
+    """
+
+    edit: AttentionEdit
+    columns: Columns
+    strength: torch.Tensor
+    _extended: dict[Any, tuple[Columns, torch.Tensor]] = field(default_factory=dict, repr=False)
+
+    def in_layer(self, layer: int, call: AttentionCall, total: int) -> Edit | None:
+        """Return what happens to the logits in a layer; None if nothing does.
+
+        Args:
+            layer: The layer's number.
+            call: Its call.
+            total: The number of columns so far, of which a layer with a sliding window is given only the last ones.
+        """
+        heads = self.edit.heads.of_layer(layer)
+        if heads is False:
+            return None
+        batch, seen, device, change = len(call.key), call.key.shape[2], call.key.device, self.edit.change
+        if (total, seen, device) not in self._extended:  # once for all layers of a pass that are alike
+            columns, strength = self.columns.extended(total, seen, device), self.strength.to(device)
+            if (rows := batch // len(columns.image)) > 1:  # beside each row its view, which is not edited
+                columns, strength = columns.beside(rows), strength.repeat_interleave(rows, 0)
+            self._extended[total, seen, device] = columns, strength
+        columns, strength = self._extended[total, seen, device]
+        if heads is True:
+            return lambda logits: change(logits, columns, strength)
+        chosen = padded(heads, (0, call.query.shape[1] - len(heads)), value=False)[:, None, None].to(device)
+        return lambda logits: torch.where(chosen, change(logits.clone(), columns, strength), logits)
+
+
+class EditedRows(SteeredLayers):
+    """Edits the attention logits of the last row of each pass or, in the pass over the prompt, of more rows.
 
     Args:
         text_decoder: The text decoder.
-        gain: The factor on each column's attention logit: alpha on image tokens, 1 elsewhere; shape (batch, prompt
-            tokens), fp32. None steers nothing.
-        heads: Where the gain applies.
-        captured: Where to keep the row's weights.
+        edit: What happens to the logits; None if nothing does.
+        captured: Where to keep the weights of the last row of the prompt.
+        passes: The number of passes that were made before.
     """
 
     def __init__(
         self,
         text_decoder: TextDecoder,
-        gain: torch.Tensor | None,
-        heads: Heads = Heads(),  # noqa: B008  # it is immutable
+        edit: BatchEdit | None,
         captured: "Captured | None" = None,
+        passes: int = 0,
     ) -> None:
         super().__init__(text_decoder)
-        self._gain = None if gain is None else gain[:, None, None]
-        self._heads = heads
+        self._edit = edit
         self._captured = captured
+        self._passes = dict.fromkeys(self.modules, passes)
 
     def attend(self, call: AttentionCall) -> torch.Tensor:
-        """Attend with the model's own kernel, and replace the last row where it is steered."""
+        """Attend with the model's own kernel, and by the formula in the rows that are edited."""
         layer = self.number(call)
-        gain = None if self._gain is None else self._heads.of_layer(layer, self._gain.to(call.key.device))
-        if gain is None and self._captured is None:
+        passes = self._passes[call.module]
+        self._passes[call.module] += 1
+        edit = None
+        if self._edit is not None:
+            edit = self._edit.in_layer(layer, call, self._edit.columns.image.shape[-1] + passes)
+        if self._captured is None and edit is None:
             return call.run()
-        weights = call.last_weights(gain)
-        if self._captured is not None:
+        if self._edit is not None and edit is not None and self._edit.edit.rows != "last" and passes == 0:
+            if self._captured is not None:
+                self._captured.add(call, call.last_weights(edit))
+            return self._many_rows(call, edit, self._edit)
+        weights = call.last_weights(edit)
+        if self._captured is not None and passes == 0:
             self._captured.add(call, weights)
-        return call.run() if gain is None else torch.cat([call.run()[:, :-1], weighted_sum(weights, call.value)], 1)
+        return call.run() if edit is None else torch.cat([call.run()[:, :-1], weighted_sum(weights, call.value)], 1)
 
-
-class EveryRow(SteeredLayers):
-    """Adds a constant to the attention logits on some columns, in every row of a pass.
-
-    Args:
-        text_decoder: The text decoder.
-        added: What is added on each column: the constant on image tokens, 0 elsewhere; shape (batch, prompt tokens).
-        captured: Where to keep the last row's weights.
-    """
-
-    def __init__(self, text_decoder: TextDecoder, added: torch.Tensor, captured: "Captured | None" = None) -> None:
-        super().__init__(text_decoder)
-        self._added = added[:, None, None]
-        self._captured = captured
-        self._masks = OncePerMask(self._mask)
-
-    def attend(self, call: AttentionCall) -> torch.Tensor:
-        """Attend with the model's own kernel, which adds the mask to the logits."""
-        self.number(call)
-        changed = replace(call, mask=self._masks(call))
-        if self._captured is not None:
-            self._captured.add(call, changed.last_weights())
-        return changed.run()
-
-    def _mask(self, call: AttentionCall) -> torch.Tensor:
-        queries, columns = call.query.shape[2], call.key.shape[2]
-        mask = call.mask
-        if mask is None:
-            mask = torch.ones(queries, columns, dtype=torch.bool, device=call.key.device).tril(columns - queries)[
-                None, None
-            ]
-        lowest = torch.finfo(call.query.dtype).min  # not -inf: a row of padding sees nothing, and has to stay finite
-        seen = visible(mask)
-        kept = torch.zeros_like(mask, dtype=call.query.dtype) if mask.dtype == torch.bool else mask
-        return torch.where(seen, kept + self._added.to(call.key.device, call.query.dtype), lowest)
+    def _many_rows(self, call: AttentionCall, edit: Edit, of_batch: BatchEdit) -> torch.Tensor:
+        """Attend with the model's own kernel, and replace all rows, or those after each row's last image token."""
+        output, queries, columns = call.run(), call.query.shape[2], call.key.shape[2]
+        last_image = of_batch.columns.last_image.to(output.device)
+        after = last_image if of_batch.edit.rows == "after the image" else torch.full_like(last_image, -1)
+        edited = torch.arange(columns - queries, columns, device=output.device) > after[:, None]
+        first = int(edited.any(0).long().argmax())
+        for start in range(first, queries, _BLOCK):
+            rows = slice(start, min(start + _BLOCK, queries))
+            # A row of padding sees nothing, and has to stay finite.
+            mask = additive(call.masks_of(rows.start, rows.stop)).clamp(min=torch.finfo(torch.float32).min)
+            ours = attend(call.query[:, :, rows], call.key, call.value, mask, edit, **call.options)
+            output[:, rows] = torch.where(edited[:, rows, None, None], ours, output[:, rows])
+        return output
 
 
 @contextmanager
 def steer(
-    model: PreTrainedModel, text_decoder: TextDecoder, steering: SteeredLayers, *, matrix: bool = False
+    model: PreTrainedModel,
+    text_decoder: TextDecoder,
+    steering: SteeredLayers,
+    *,
+    every_step: bool = False,
+    matrix: bool = False,
 ) -> Iterator[None]:
-    """Steer the first forward pass inside the block; every later pass is the model's own.
+    """Steer the first forward pass inside the block; later passes are the model's own, unless all are steered.
 
     Args:
         model: The model that generates inside the block.
         text_decoder: Its text decoder.
-        steering: What happens in the pass.
+        steering: What happens in the passes.
+        every_step: Whether all passes are steered.
         matrix: See `attention_under`.
 
     Raises:
@@ -141,7 +175,8 @@ def steer(
         swapped.enter_context(attention_under(text_decoder, steering, matrix=matrix))
 
     def after(output: Any) -> None:
-        swapped.close()
+        if not every_step:
+            swapped.close()
         if output is not None:
             steering.check()
 
@@ -156,7 +191,7 @@ def attention_under(text_decoder: TextDecoder, steering: Steering, *, matrix: bo
     Args:
         text_decoder: The text decoder.
         steering: The steering.
-        matrix: Whether it changes the mask matrix, which a flash kernel does not take; then sdpa attends.
+        matrix: Whether it needs the mask of many rows, which a flash kernel does not have; then sdpa attends.
 
     **Mutates the model inside the block**: the configs of the text decoder name another attention function. Afterwards
     they name the model's own again. Vision towers have other configs, which are never touched. Two of these blocks at a

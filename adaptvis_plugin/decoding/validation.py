@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch.nn.functional import pad as padded
 from transformers import BatchFeature, GenerationConfig, PreTrainedModel
 
 from adaptvis_plugin.decoding.inspection import TextDecoder
@@ -48,6 +49,15 @@ def checked(
             "processor's image token or chat template, and without truncation"
         )
     return {**inputs, "attention_mask": attention_mask}
+
+
+def left_padded(inputs: dict[str, Any], count: int) -> dict[str, Any]:
+    """Return the inputs of a batch with more padding on the left; with what they have if `count` is not positive."""
+    shape = inputs["input_ids"].shape
+    return {
+        name: padded(value, (max(count, 0), 0)) if getattr(value, "shape", None) == shape else value
+        for name, value in inputs.items()
+    }
 
 
 def _mask(inputs: BatchFeature | dict[str, Any], config: GenerationConfig) -> torch.Tensor:

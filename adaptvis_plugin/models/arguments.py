@@ -116,7 +116,7 @@ class ModelArguments(BaseModel):
             for name, value in given.items():
                 if name not in cls.model_fields:
                     _check_hyper_parameter(method, name, value)
-            _check_together(given)
+            method_class(method).check_together(given)
         return {name: value for name, value in given.items() if value is not None}
 
     @field_validator("preset", mode="before")
@@ -209,13 +209,6 @@ def _check_hyper_parameter(method: str, name: str, value: Any) -> None:
     raise ValueError(
         f"unknown model_args {name}={value!r}; the hyper-parameters of {method} are: {', '.join(known) or 'none'}{hint}"
     )
-
-
-def _check_together(given: Mapping[str, Any]) -> None:
-    """Raise ValueError if the user names layers and heads."""
-    from adaptvis_plugin.decoding.heads import Heads
-
-    Heads.of(given.get("layers"), given.get("heads"))
 
 
 def argument_help(*methods: str) -> str:

@@ -8,18 +8,19 @@ from typing import NamedTuple
 import torch
 
 from adaptvis_plugin.decoding import Calibrated, Method
+from adaptvis_plugin.decoding.first_token import Recorded
 from adaptvis_plugin.traces.reading import TraceError
 from adaptvis_plugin.traces.schema import Row
 
 
-class Recorded(NamedTuple):
+class RecordedAnswer(NamedTuple):
     """A row's answer under a method, and the coefficient it was decoded with."""
 
     alpha: float
     text: str
 
 
-def answers_under(method: Method, rows: Sequence[Row], where: str, places: Mapping[str, str]) -> list[Recorded]:
+def answers_under(method: Method, rows: Sequence[Row], where: str, places: Mapping[str, str]) -> list[RecordedAnswer]:
     """Return the answers that the real run would give.
 
     Args:
@@ -36,13 +37,29 @@ def answers_under(method: Method, rows: Sequence[Row], where: str, places: Mappi
     if isinstance(method, Calibrated):
         for row in rows:
             method.check_offered(f"{where}: document {row.doc_id}", row.options.get(1.0, {}))
-        return [Recorded(1.0, method.answer(row.options[1.0])) for row in rows]
-    chosen = method.choose(torch.tensor([row.confidence for row in rows], dtype=torch.float32)).tolist()
+        return [RecordedAnswer(1.0, method.answer(row.options[1.0])) for row in rows]
+    chosen = method.choose(recorded(rows)).tolist()
     # As in the real run: the nearest fp32 number to 0.8 is 0.800000012.
     alphas = [round(alpha, 6) for alpha in chosen]
     if rows:
         check_recorded(where, alphas, rows[0].generations)
-    return [Recorded(alpha, row.generations[alpha]) for alpha, row in zip(alphas, rows, strict=True)]
+    return [RecordedAnswer(alpha, row.generations[alpha]) for alpha, row in zip(alphas, rows, strict=True)]
+
+
+def recorded(rows: Sequence[Row]) -> Recorded:
+    """Return what rows of a sweep say about the unsteered model's first tokens."""
+    measures: dict[str, list[float | None]] = {
+        "confidence": [row.confidence for row in rows],
+        "entropy": [row.entropy for row in rows],
+        "option_probability": [max(row.options.get(1.0, {}).values(), default=None) for row in rows],
+    }
+    return Recorded(
+        **{
+            name: torch.tensor(values, dtype=torch.float32)
+            for name, values in measures.items()
+            if not any(value is None for value in values)
+        }
+    )
 
 
 def check_steered(where: str, method: Method, places: Mapping[str, str]) -> None:
@@ -56,7 +73,7 @@ def check_steered(where: str, method: Method, places: Mapping[str, str]) -> None
     Raises:
         TraceError: If it did not.
     """
-    if method.added:
+    if not method.of_coefficients:
         raise TraceError(
             f"{where}: a sweep has no answers with a constant added, only under coefficients; run the method itself "
             "(vlm_constant in lmms-eval, <model>_constant in VLMEvalKit) and compare that run"

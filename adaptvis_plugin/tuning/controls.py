@@ -19,7 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from adaptvis_plugin.decoding.calibrated import FLOOR
+from adaptvis_plugin.decoding.methods.calibrated import FLOOR
 from adaptvis_plugin.tuning.outcomes import Choice, Options, Outcomes, Rows
 
 NEVER = -1e6

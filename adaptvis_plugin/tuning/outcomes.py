@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptvis_plugin.analysis.metrics import Columns, Metric, complete, distinct, judge, metrics_of, sums_by_group
-from adaptvis_plugin.decoding.calibrated import FLOOR
+from adaptvis_plugin.decoding.methods.calibrated import FLOOR
 from adaptvis_plugin.scoring.whatsup import Group
 from adaptvis_plugin.traces import Trace
 

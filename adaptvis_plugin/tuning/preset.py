@@ -13,7 +13,7 @@ import yaml
 from adaptvis_plugin.data.registry import data_sets
 from adaptvis_plugin.data.splits import whole_task
 from adaptvis_plugin.data.whatsup.facts import WhatsUpFacts
-from adaptvis_plugin.decoding.calibrated import OTHERS
+from adaptvis_plugin.decoding.methods.calibrated import OTHERS
 from adaptvis_plugin.methods import METHODS, build_method
 from adaptvis_plugin.models.presets import Preset, find_preset, load_preset
 from adaptvis_plugin.traces import Trace

@@ -9,7 +9,7 @@ import numpy as np
 
 from adaptvis_plugin.analysis.metrics import Metric
 from adaptvis_plugin.analysis.statistics import LEVEL, Estimate
-from adaptvis_plugin.decoding.calibrated import OTHERS
+from adaptvis_plugin.decoding.methods.calibrated import OTHERS
 from adaptvis_plugin.traces import Trace
 from adaptvis_plugin.tuning.folds import STEERING
 from adaptvis_plugin.tuning.search import Setting

@@ -9,6 +9,7 @@ import transformers
 from torch.nn.functional import pad
 
 from adaptvis_plugin.decoding import Decoder, Method
+from adaptvis_plugin.decoding.first_token import FirstToken
 from tests import oracle
 from tests.families import FAMILIES
 from tests.families.build import IMAGE, NOT_TEXT, PAD, Family, random_batch, random_model
@@ -31,8 +32,8 @@ class PerRow(Method):
     by_row: tuple[float, ...]
     known: bool = True
 
-    def choose(self, confidence: torch.Tensor) -> torch.Tensor:
-        return torch.tensor(self.by_row, device=confidence.device)
+    def choose(self, first: FirstToken) -> torch.Tensor:
+        return torch.tensor(self.by_row, device=first.logits.device)
 
     @property
     def alphas(self) -> tuple[float, ...] | None:

@@ -14,7 +14,7 @@ from adaptvis_plugin.data.splits import whole_task
 from adaptvis_plugin.traces import Row, Trace, read_traces
 
 if TYPE_CHECKING:
-    from adaptvis_plugin.traces.answers import Recorded
+    from adaptvis_plugin.traces.answers import RecordedAnswer
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def read_trace_runs(path: Path, settings: Sequence[Setting] = (), presets: Seque
     ]
 
 
-def _answers(trace: Trace, setting: Setting) -> list[Recorded]:
+def _answers(trace: Trace, setting: Setting) -> list[RecordedAnswer]:
     """Return each row's answer under a setting.
 
     Raises:

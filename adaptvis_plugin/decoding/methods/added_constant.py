@@ -1,15 +1,16 @@
 """AddedConstant: the paper's control, more attention to the image and nothing else."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from adaptvis_plugin.decoding.method import Method, check_finite
+from adaptvis_plugin.decoding.method import FixedStrength, check_finite
+from adaptvis_plugin.decoding.parts import AttentionEdit, Columns
 
 
 @dataclass(frozen=True)
-class AddedConstant(Method):
+class AddedConstant(FixedStrength):
     """Add one constant to the attention logits on the image, in every row of the prompt.
 
     Chen et al., "Why Is Spatial Reasoning Hard for VLMs?", ICML 2025 (arXiv 2503.01773), section 3, where it does not
@@ -21,6 +22,8 @@ class AddedConstant(Method):
             relation to any text token. 0 leaves the model as it is.
     """
 
+    neutral: ClassVar[float] = 0.0
+
     constant: float
 
     @classmethod
@@ -28,16 +31,16 @@ class AddedConstant(Method):
         """Raise ValueError unless the value is a finite number."""
         check_finite(name, value)
 
-    def choose(self, confidence: torch.Tensor) -> torch.Tensor:
-        """Return ones, shape (batch,)."""
-        return torch.ones_like(confidence)
-
     @property
     def alphas(self) -> tuple[float, ...]:
-        """One."""
-        return (1.0,)
+        """One; zero if nothing is added."""
+        return (float(self.constant != 0),)
 
     @property
-    def added(self) -> float:
-        """The constant."""
-        return self.constant
+    def attention(self) -> AttentionEdit:
+        """The constant in all rows of the prompt."""
+
+        def added(logits: torch.Tensor, columns: Columns, strength: torch.Tensor) -> torch.Tensor:
+            return logits + strength * self.constant * columns.image
+
+        return AttentionEdit(added, rows="all")

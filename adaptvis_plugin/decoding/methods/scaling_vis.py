@@ -1,15 +1,13 @@
 """ScalingVis: one coefficient for every question."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
-
-from adaptvis_plugin.decoding.method import PLACES, Method, check_alpha, check_place
+from adaptvis_plugin.decoding.method import PLACES, FixedStrength, check_alpha, check_place
 
 
 @dataclass(frozen=True)
-class ScalingVis(Method):
+class ScalingVis(FixedStrength):
     """Multiply the attention logits on the image by one fixed coefficient.
 
     Chen et al., "Why Is Spatial Reasoning Hard for VLMs?", ICML 2025 (arXiv 2503.01773), section 4.
@@ -20,6 +18,8 @@ class ScalingVis(Method):
         heads: Single heads that are steered, as `L17H3+L17H5` or a list. By default all of them.
     """
 
+    strength: ClassVar[str] = "alpha"
+
     alpha: float
     layers: Any = field(default=None, kw_only=True)
     heads: Any = field(default=None, kw_only=True)
@@ -28,12 +28,3 @@ class ScalingVis(Method):
     def check(cls, name: str, value: Any) -> None:
         """Raise ValueError unless the value is a coefficient or, for layers and heads, names some."""
         (check_place if name in PLACES else check_alpha)(name, value)
-
-    def choose(self, confidence: torch.Tensor) -> torch.Tensor:
-        """Return alpha for every row, shape (batch,)."""
-        return torch.full_like(confidence, self.alpha)
-
-    @property
-    def alphas(self) -> tuple[float, ...]:
-        """The one coefficient."""
-        return (self.alpha,)

@@ -7,9 +7,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 
-from adaptvis_plugin.decoding.method import Method, check_finite
+from adaptvis_plugin.decoding.method import FixedStrength, check_finite
 
 NEEDED = {"batch": "prior", "fitted": "offsets"}
 """The calibrations -> the hyper-parameter that each cannot do without."""
@@ -25,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Calibrated(Method):
+class Calibrated(FixedStrength):
     """Answer with the option that is likeliest at the first token once the model's label bias is corrected.
 
     The probabilities p are those of the unsteered model's first token, divided by their sum over the offered options.
@@ -86,15 +85,6 @@ class Calibrated(Method):
         """Return what the calibration cannot do without, if it is not among the values or empty."""
         calibration = values.get("calibration", cls.calibration)
         return [needed for name, needed in NEEDED.items() if name == calibration and not values.get(needed)]
-
-    def choose(self, confidence: torch.Tensor) -> torch.Tensor:
-        """Return ones, shape (batch,)."""
-        return torch.ones_like(confidence)
-
-    @property
-    def alphas(self) -> tuple[float, ...]:
-        """One."""
-        return (1.0,)
 
     def check_offered(self, row: str, options: Collection[str]) -> None:
         """Raise ValueError if a row offers no options, or one for which this calibration has no value."""
