@@ -27,6 +27,9 @@ METHODS = {
     "yesbias": "adaptvis_plugin.decoding.methods.yes_bias:YesBias",
 }
 
+PAPER = ("baseline", "scalingvis", "adaptvis", "calibrated", "constant")
+"""Those that a model is inspected for if none is named."""
+
 
 def method_class(name: str) -> type["Method"]:
     """Return the class of a method.
