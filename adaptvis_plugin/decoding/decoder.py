@@ -32,7 +32,7 @@ from adaptvis_plugin.decoding.method import Method
 from adaptvis_plugin.decoding.methods.scaling_vis import ScalingVis
 from adaptvis_plugin.decoding.mixing import FirstTokenPass, MixedPass
 from adaptvis_plugin.decoding.packing import Choose, InexactError, PackedPass
-from adaptvis_plugin.decoding.parts import AttentionEdit, Columns, EarlyExits, SecondStream
+from adaptvis_plugin.decoding.parts import AttentionEdit, Columns, EarlyExits, OtherQuestion, SecondStream
 from adaptvis_plugin.decoding.passes import FirstPass, Generated, Untouched, generate
 from adaptvis_plugin.decoding.prefix import SharedPrefixes
 from adaptvis_plugin.decoding.recording import Recording
@@ -305,7 +305,7 @@ class Decoder:
         if plan.idle:
             return [self._plain(batch, greedy, capture, plan.neutral)]
         untouched = torch.zeros(len(batch["input_ids"]), dtype=torch.bool, device=batch["input_ids"].device)
-        if plan.edit is not None or plan.second is not None:
+        if plan.uses_image:
             untouched = self._rows_without_image(batch)
         plan = plan.except_for(untouched)
         captured = Captured(self._text_decoder) if capture else None
@@ -534,6 +534,12 @@ class Plan:
     def mixes(self) -> bool:
         """Whether logits are changed."""
         return self.second is not None or self.exits is not None or self.first_logits is not None
+
+    @property
+    def uses_image(self) -> bool:
+        """Whether there is nothing to do in a row without an image."""
+        contrasts = self.second is not None and not isinstance(self.second.view, OtherQuestion)
+        return self.edit is not None or contrasts
 
     @property
     def idle(self) -> bool:
