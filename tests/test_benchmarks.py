@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import decoding, replay, sweep
+from benchmarks import decoders, decoding, over_plain, replay, sweep
 from benchmarks.__main__ import PARTS, app
 from benchmarks.measure import Case, Settings, Work, in_turn
 from benchmarks.report import Part
@@ -89,7 +89,7 @@ def test_other_settings_do_not_mix_with_the_figures_in_a_folder(quick_parts: lis
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["speed"], "'speed' is not one of decoding, sharing, growth, sweep, replay, end-to-end"),
+        (["speed"], "'speed' is not one of decoding, decoders, sharing, growth, sweep, replay, end-to-end"),
         (["--shape", "huge"], "'huge' is not one of tiny, small, scaled, 7b"),
         (["--device", "cuda:99"], "--device='cuda:99': torch sees"),
         (["--device", "gpu"], "--device='gpu': not a device of torch; give cpu, cuda or cuda:N"),
@@ -181,7 +181,7 @@ def test_bounds_are_for_answers_of_two_tokens() -> None:
 
 
 def test_peak_memory_grows_with_the_batch_and_holds_the_weights() -> None:
-    one, many = (decoding.peak_memory_alone("tiny", "sdpa", rows, 1, "AdaptVis") for rows in (1, 16))
+    one, many = (over_plain.peak_memory_alone("decoding", "tiny", "sdpa", rows, 1, "AdaptVis") for rows in (1, 16))
     pictures = 15 * 3 * 336 * 336 * 4
     assert one > random_llava(SHAPES["tiny"], "cpu", "sdpa").get_memory_footprint()
     assert many > one + 2 * pictures, "two batches are made, and each is more than its pictures"
