@@ -4,7 +4,7 @@ In a causal decoder only the last prompt token is steered, so the keys and value
 on alpha. The decoder therefore prefills once, with copies of the last token behind the prompt, each under another
 coefficient (see `packing`); reads the confidence from that pass; chooses each row's copy; and goes on with ordinary
 greedy decoding. The two complete passes of the authors' code give the same logits (see tests/oracle.py) at more than
-twice the cost.
+twice the cost. Methods that edit all tokens after the image have copies of those.
 
 Two complete passes, the second with only its last row steered, remain where that is not exact: if earlier tokens see
 the last one (PaliGemma's prefix attends both ways), if a layer keeps a state that the copies would change, or if a
@@ -333,11 +333,12 @@ class Decoder:
         """Decode a batch under an edit of attention: in the unsteered pass, if that is exact, or in one of its own."""
         edit, branches, capture = plan.edit, plan.branches, captured is not None
         assert edit is not None
-        if plan.alphas is not None and edit.rows == "last":
+        if plan.alphas is not None and edit.rows != "all":
             packed = PackedPass(
                 self.model,
                 self._text_decoder,
                 edit,
+                edit.last_tokens(Columns.of(batch["input_ids"], self.image_token_id)),
                 _distinct(plan.neutral, *plan.alphas),
                 plan.choose,
                 branches=branches,
