@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-# The models are tiny: a second thread costs more time than it saves.
+# The models are tiny: a second thread costs more time than it saves. The processes that tests start have one too.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 SLOW = [

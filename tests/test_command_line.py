@@ -19,7 +19,7 @@ from tests import forked
 
 BIN = Path(sys.executable).parent
 RECORDED = Path(__file__).parents[2] / "shared" / "reference" / "traces" / "Controlled_Images_A.jsonl"
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:

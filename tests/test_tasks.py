@@ -267,7 +267,6 @@ def test_the_real_command_fetches_verifies_and_scores(tmp_path: Path) -> None:
             "ADAPTVIS_SOURCES": str(sources(tmp_path, site.host)),
             "HF_ENDPOINT": site.host.rstrip("/"),
             "HF_HUB_OFFLINE": "0",
-            "OMP_NUM_THREADS": "2",
         }
         options = {
             "--model": "llava_adaptvis",
