@@ -92,7 +92,7 @@ class Passes:
     image: int
     own_positions: bool = False
     answer_type: int = 0
-    _made: dict[Any, Pass] = field(default_factory=dict)
+    _made: dict[Any, Pass] = field(default_factory=dict, init=False)
 
     def after(self, new: list[torch.Tensor], edit: Edit | None = None) -> Pass:
         """Return what the model says after the tokens generated so far, each of shape (batch,)."""
@@ -123,7 +123,7 @@ class Passes:
             return self._head(norm(seen.hidden[k]))
 
     def _head(self, normed: torch.Tensor) -> torch.Tensor:
-        """Return logits as the family's own forward pass computes them: not every one asks the text decoder's config."""
+        """Return logits as the family's forward pass does, which may not ask the text decoder's config."""
         kind, text = self.model.config.model_type, self.model.config.get_text_config(decoder=True)
         logits: torch.Tensor = self.model.get_output_embeddings()(normed)
         if kind == "granite_docling":
@@ -246,7 +246,8 @@ def dola(beta: float, exits: tuple[int, ...]) -> Rule:
 
 def deco(alpha: float, top_p: float, top_k: int, exits: tuple[int, ...]) -> Rule:
     def formula(own: torch.Tensor, view: Any, exits: Sequence[torch.Tensor], t: int) -> torch.Tensor:
-        p, candidates = own.softmax(-1), []
+        p = own.softmax(-1)
+        candidates: list[int] = []
         for token in p.argsort(descending=True).tolist()[:top_k]:
             if not candidates or float(p[candidates].sum()) < top_p:
                 candidates.append(token)

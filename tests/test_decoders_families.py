@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+import torch
 
 from adaptvis_plugin.decoding import PAI, VAF, VCD, Decoder, DoLa
 from tests import decoders_oracle as slow
@@ -24,7 +25,7 @@ def setting(method: str, model: Any) -> Setting:
     depth = text.num_hidden_layers
     everywhere = [(layer, None) for layer in attend]
     return {
-        "vcd": Setting(VCD(1.0, 0.1), slow.contrast(1.0, 0.1, needs_image=True), noised),
+        "vcd": Setting(VCD(1.0, 0.0), slow.contrast(1.0, 0.0, needs_image=True), noised),
         "pai with guidance": Setting(PAI(0.5, gamma=1.5), slow.pai_guided(0.5, everywhere, 1.5, 0.1), without_image),
         "vaf": Setting(VAF(1.5, 0.6, layers=attend), slow.vaf(1.5, 0.6, everywhere)),
         "dola": Setting(DoLa(0.1), slow.dola(0.1, slow.published_exits(range(16, 32, 2), depth))),
@@ -36,12 +37,16 @@ def case(name: str) -> tuple[Decoder, dict[Any, Passes]]:
     """Return a family's random model, and the complete passes over a batch of two rows and over their views."""
     family = FAMILIES[name]
     model = random_model(family)
+    with torch.no_grad():
+        for part, weight in model.named_parameters():
+            if weight.ndim == 2 and ("projector" in part or "connector" in part):
+                weight.normal_(std=0.5)  # a new one tells the decoder almost nothing of an image
     inputs = random_batch(family, [3, 7], [1, 1])
-    types = {"answer_type": family.prefix_types[2]}
+    answer = family.prefix_types[2]
     passes = {
-        None: Passes(model, inputs, IMAGE, family.own_positions, **types),
-        noised: Passes(model, noised(inputs), IMAGE, family.own_positions, **types),
-        without_image: Passes(model, without_image(inputs), IMAGE, **types),
+        None: Passes(model, inputs, IMAGE, family.own_positions, answer),
+        noised: Passes(model, noised(inputs), IMAGE, family.own_positions, answer),
+        without_image: Passes(model, without_image(inputs), IMAGE, answer_type=answer),
     }
     return Decoder(model), passes
 
@@ -58,6 +63,6 @@ def test_a_method_is_its_formula_in_every_family(name: str, method: str) -> None
     second = None if under.view is None else passes[under.view].inputs
     ours, logits = watched(decoder, passes[None].inputs, under.method, NEW_TOKENS, second=second)
     assert difference(ours.first_logits, expected.logits[0]) <= TOLERANCE
-    assert difference(logits, allowed(expected.logits)) <= TOLERANCE
+    assert difference(logits, allowed(expected.logits)[: len(logits)]) <= TOLERANCE
     assert ours.sequences.tolist() == expected.sequences.tolist()
     assert difference(ours.confidence, expected.confidence) <= 1e-5

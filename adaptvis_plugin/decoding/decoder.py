@@ -37,7 +37,7 @@ from adaptvis_plugin.decoding.passes import FirstPass, Generated, Untouched, gen
 from adaptvis_plugin.decoding.prefix import SharedPrefixes
 from adaptvis_plugin.decoding.recording import Recording
 from adaptvis_plugin.decoding.results import Decoded, Statistics
-from adaptvis_plugin.decoding.second_stream import PairedPass, PrefilledView, SameTokens
+from adaptvis_plugin.decoding.second_stream import PairedPass, PrefilledView
 from adaptvis_plugin.decoding.steering import BatchEdit, EditedRows, steer
 from adaptvis_plugin.decoding.validation import checked, left_padded
 
@@ -313,8 +313,7 @@ class Decoder:
             self.stats.second_streams += 1
             view = PrefilledView.of(self.model, self._text_decoder, plan.view, greedy)
             longer = view.inputs["input_ids"].shape[1] - batch["input_ids"].shape[1]
-            batch, greedy = left_padded(batch, longer), greedy.ending_with(SameTokens())
-            plan = replace(plan, prefilled=view)
+            batch, plan = left_padded(batch, longer), replace(plan, prefilled=view)
         if plan.edit is None:
             watched = Untouched() if captured is None else WatchedPass(self.model, self._text_decoder, captured)
             mixed = self._mixed(plan, watched, untouched, lambda first: plan.choose(first)[:, 0])

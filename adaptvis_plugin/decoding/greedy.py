@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
@@ -102,11 +102,6 @@ class Greedy:
         config = copy.deepcopy(self.config)
         config.update(max_new_tokens=1, min_new_tokens=None, min_length=0, stop_strings=None)
         return Greedy(config, {name: value for name, value in self.options.items() if name not in _PER_TOKEN})
-
-    def ending_with(self, processor: LogitsProcessor) -> "Greedy":
-        """Return the same with a processor after all others."""
-        own = LogitsProcessorList([*(self.options.get("logits_processor") or ()), processor])
-        return Greedy(self.config, {**self.options, "logits_processor": own})
 
     def by_branch(self, branches: int) -> "Greedy":
         """Return the same for a call with several rows for each prompt, which follow each other."""

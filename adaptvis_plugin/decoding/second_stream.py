@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad as padded
-from transformers import Cache, LogitsProcessor, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from adaptvis_plugin.decoding.first_pass import around_first_pass
 from adaptvis_plugin.decoding.greedy import Greedy
@@ -90,12 +90,15 @@ class PairedPass(MixedPass):
         return self._part.mix(logits, self._other, strength, step)
 
     def prepare(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Return inputs for `generate` with two rows for each prompt, and the images of the first alone."""
+        """Return inputs for `generate` with two rows for each prompt, and the images of the first alone.
+
+        The view's tokens are those of its row: only logits processors see them, which then give both the same token.
+        """
         inputs = super().prepare(inputs)
         own, view = ({**each, "position_ids": positions(self._model, each)} for each in (inputs, self._view.inputs))
         shape = inputs["input_ids"].shape
         aligned = {
-            name: _interleaved(value, view.get(name))
+            name: _interleaved(value, value if name == "input_ids" else view.get(name))
             for name, value in own.items()
             if name == "position_ids" or getattr(value, "shape", None) == shape
         }
@@ -127,14 +130,6 @@ class PairedPass(MixedPass):
         """Mix the logits of a later token."""
         self._other = output.logits[1::_ROWS, -1].float()
         output.logits = self.next(output.logits[::_ROWS, -1]).repeat_interleave(_ROWS, 0)[:, None]
-
-
-class SameTokens(LogitsProcessor):
-    """Gives each view the scores of its row, after all other processors, which may look at the prompt."""
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores, shape (rows, vocabulary)."""
-        return scores[::_ROWS].repeat_interleave(_ROWS, 0)
 
 
 def _interleaved(own: torch.Tensor, view: torch.Tensor | None) -> torch.Tensor:

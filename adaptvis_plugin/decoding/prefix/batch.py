@@ -74,15 +74,17 @@ class SharedBatch:
         """Return inputs for `generate` that continue the rows' cached prefixes.
 
         A row is padding, prefix, padding, rest. The padding is masked, and positions count real tokens only. So every
-        token has the same position, and sees the same tokens, as in the original batch.
+        token has the same position, and sees the same tokens, as in the original batch. A row is not shorter than
+        there: a second stream may need the room.
         """
         rows = range(len(self._ids))
-        heads, head_mask = _left_padded([self._prefix_ids(row) for row in rows], pad)
         tails, tail_mask = _left_padded([self._ids[row, self._ends[row] :] for row in rows], pad)
+        room = self._ids.shape[1] - tails.shape[1]
+        heads, head_mask = _left_padded([self._prefix_ids(row) for row in rows], pad, room)
         cache = DynamicCache(config=config)
         for index in range(len(prefixes[0].layers)):
             keys, values = zip(*(prefix.layers[index] for prefix in prefixes), strict=True)
-            cache.update(_stacked(keys), _stacked(values), index)
+            cache.update(_stacked(keys, room), _stacked(values, room), index)
         return {
             "input_ids": torch.cat([heads, tails], 1),
             "attention_mask": torch.cat([head_mask, tail_mask], 1),
@@ -106,14 +108,14 @@ def _is_of_images(name: str) -> bool:
     return ("pixel" in name or "image" in name) and "video" not in name
 
 
-def _left_padded(rows: Sequence[torch.Tensor], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    width = max(map(len, rows))
+def _left_padded(rows: Sequence[torch.Tensor], pad: int, least: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(least, *map(len, rows))
     ids = torch.stack([padded(row, (width - len(row), 0), value=pad) for row in rows])
     mask = torch.stack([padded(torch.ones_like(row), (width - len(row), 0)) for row in rows])
     return ids, mask
 
 
-def _stacked(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Stack keys or values, left padded to the longest; shape (batch, heads, tokens, dim)."""
-    width = max(part.shape[1] for part in parts)
+def _stacked(parts: Sequence[torch.Tensor], least: int) -> torch.Tensor:
+    """Stack keys or values, left padded to the longest or to some length; shape (batch, heads, tokens, dim)."""
+    width = max(least, *(part.shape[1] for part in parts))
     return torch.stack([padded(part, (0, 0, width - part.shape[1], 0)) for part in parts])
