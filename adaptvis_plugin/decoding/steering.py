@@ -134,7 +134,10 @@ class EditedRows(SteeredLayers):
         weights = call.last_weights(edit)
         if self._captured is not None and passes == 0:
             self._captured.add(call, weights)
-        return call.run() if edit is None else torch.cat([call.run()[:, :-1], weighted_sum(weights, call.value)], 1)
+        if edit is None:
+            return call.run()
+        last = weighted_sum(weights, call.value)
+        return last if call.query.shape[2] == 1 else torch.cat([call.run()[:, :-1], last], 1)
 
     def _many_rows(self, call: AttentionCall, edit: Edit, of_batch: BatchEdit) -> torch.Tensor:
         """Attend with the model's own kernel, and replace all rows, or those after each row's last image token."""
