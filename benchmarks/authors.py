@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from adaptvis_plugin.decoding import AdaptVis
+from adaptvis_plugin.decoding import AdaptVis, FirstToken
 
 _gain: torch.Tensor | None = None
 
@@ -47,7 +47,7 @@ def two_complete_generations(model: Any, batch: dict[str, torch.Tensor], method:
     options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False}
     try:
         plain = model.generate(**batch, **options, output_logits=True, return_dict_in_generate=True)
-        alpha = method.choose(plain.logits[0].softmax(-1).amax(-1))
+        alpha = method.choose(FirstToken(plain.logits[0].float()))
         _gain = torch.where(batch["input_ids"] == model.config.image_token_id, alpha[:, None], 1.0)
         answer: torch.Tensor = model.generate(**batch, **options)
         return answer
