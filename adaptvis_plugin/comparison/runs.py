@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from adaptvis_plugin.analysis.metrics import Scoring
+from adaptvis_plugin.methods import neutral_strength
 
 
 class ComparisonError(ValueError):
@@ -82,10 +83,11 @@ class Run:
 
     @property
     def plain(self) -> bool:
-        """Whether the answers are those of plain decoding, by the method or because all coefficients are 1."""
-        # Two methods change the answers without a coefficient: one chooses them, the other adds a constant.
-        steers = self.method not in (None, "calibrated", "constant")
-        return self.method == "baseline" or (steers and bool((self.rows["alpha"] == 1).all()))
+        """Whether the answers are those of plain decoding, by the method or because all strengths are neutral."""
+        if self.method in (None, "baseline"):
+            return self.method == "baseline"
+        neutral = neutral_strength(self.method)
+        return neutral is not None and bool((self.rows["alpha"] == neutral).all())
 
     @property
     def described(self) -> str:
