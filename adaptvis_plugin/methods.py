@@ -38,6 +38,9 @@ NO_STRENGTH = {
 }
 """The methods that a sweep cannot vary -> why."""
 
+PAPER = ("baseline", "scalingvis", "adaptvis", "calibrated", "constant")
+"""Those that a model is inspected for if none is named."""
+
 
 def method_class(name: str) -> type["Method"]:
     """Return the class of a method.

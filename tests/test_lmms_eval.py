@@ -18,9 +18,10 @@ from lmms_eval.tasks import TaskManager
 from PIL import Image
 
 from adaptvis_plugin.lmms_eval.models import SteeredModel
-from adaptvis_plugin.lmms_eval.plugin import compiled_yaml, model_names
+from adaptvis_plugin.lmms_eval.plugin import NOT_REPLAYED, compiled_yaml, model_names
 from adaptvis_plugin.lmms_eval.replay import ReplayModel
 from adaptvis_plugin.lmms_eval.requests import generation_options
+from adaptvis_plugin.methods import METHODS
 
 LIMIT = 24
 
@@ -66,8 +67,9 @@ def adaptvis() -> dict[str, Any]:
 
 def test_every_model_is_registered_as_a_chat_model() -> None:
     families = ("llava", "vlm", "replay")
-    methods = ("baseline", "scalingvis", "adaptvis", "calibrated", "constant")
-    assert set(model_names()) == {f"{f}_{m}" for f in families for m in methods} - {"replay_constant"}
+    assert {"baseline", "scalingvis", "adaptvis", "vcd", "dola", "pai", "yesbias"} < set(METHODS)
+    every = {f"{f}_{m}" for f in families for m in METHODS}
+    assert set(model_names()) == every - {f"replay_{m}" for m in NOT_REPLAYED}
     for name in model_names():
         assert name in lmms_eval.models.list_available_models()
         found = lmms_eval.models.get_model(name)

@@ -331,7 +331,7 @@ def test_every_model_of_lmms_eval_explains_its_arguments() -> None:
         assert argument_help(name.partition("_")[2]) in str(model.__doc__)
     assert "constant: the hyper-parameters of constant" in argument_help("constant")
     assert "layers=14-18+22" in argument_help("scalingvis") and "layers=" not in argument_help("constant")
-    assert "alpha_low, alpha_high, threshold, layers, heads: the hyper-parameters" in argument_help("adaptvis")
+    assert "alpha_low, alpha_high, threshold, layers, heads, gate: the hyper-parameters" in argument_help("adaptvis")
 
 
 def test_the_help_of_vlmevalkit_s_command_explains_the_arguments() -> None:

@@ -98,7 +98,7 @@ def test_what_is_recorded_of_the_first_token_is_what_the_decoder_says(swept: Pat
     found, table = trace(swept / "traces"), load_table("demo")
     runner = Runner(ModelArguments(method="baseline", pretrained="demo", device="cpu"))
     prompts = [Prompt(row.question, (table[row.doc_id]["image"].convert("RGB"),)) for row in found.rows]
-    by_hand = runner.decoder.sweep(runner.encode(prompts), found.alphas)
+    by_hand = runner.decoder.sweep(runner.encode(prompts).inputs, found.alphas)
     words = [text.strip().lower() for text in map(runner.processor.decode, range(by_hand[1.0].first_logits.shape[1]))]
     for place, row in enumerate(found.rows):
         for alpha, out in by_hand.items():

@@ -268,7 +268,7 @@ except ValueError as error:
     say("images", str(error))
 
 few = ["--limit", "2", "--work-dir", "theirs"]
-say("unknown model", command("--data", "WhatsUp_Demo", "--model", "llava_v1.5_7bb", "demo_baseline", *few))
+say("unknown model", command("--data", "WhatsUp_Demo", "--model", "llava_v9", "demo_baseline", *few))
 say("unknown data", command("--data", "Nowhere", "WhatsUp_Demo", "--model", "demo_baseline", *few))
 def configured(model, data):
     with open("config.json", "w") as file:
@@ -307,7 +307,7 @@ def failing(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize(
     ("case", "expected", "message"),
     [
-        ("unknown model", 1, "failed: llava_v1.5_7bb on WhatsUp_Demo: 'llava_v1.5_7bb'"),
+        ("unknown model", 1, "failed: llava_v9 on WhatsUp_Demo: 'llava_v9'"),
         ("unknown data", 1, "failed: demo_baseline on Nowhere: invalid_dataset"),
         ("unknown class", 2, "error: Class Nothing is not supported in `vlmeval.api`"),
         ("unknown data class", 1, "failed: mine on theirs: Class Nothing is not supported in `vlmeval.dataset`"),

@@ -9,7 +9,6 @@ from typing import Any
 from lmms_eval.api.instance import Instance
 from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import simple_parse_args_string
-from transformers import BatchFeature
 
 from adaptvis_plugin.attention.columns import ColumnMapper
 from adaptvis_plugin.attention.form import Header, constant_name
@@ -21,7 +20,7 @@ from adaptvis_plugin.lmms_eval.models import Plan, answer_row
 from adaptvis_plugin.lmms_eval.recording import TaskTrace, add_rows, is_padding
 from adaptvis_plugin.lmms_eval.requests import check_model_args, given_value
 from adaptvis_plugin.lmms_eval.sweeping import PLAIN, SweepModel, SweepOptions, check_tasks, leaves, sweep_with
-from adaptvis_plugin.models.answers import Attended, Prompt
+from adaptvis_plugin.models.answers import Attended, Encoded, Prompt
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.presets import Preset
 from adaptvis_plugin.traces.schema import alpha_key
@@ -101,7 +100,7 @@ class AttentionModel(SweepModel):
         self,
         requests: Sequence[Instance],
         prompts: Sequence[Prompt],
-        encoded: BatchFeature,
+        encoded: Encoded,
         plan: Plan,
         traces: Mapping[str, TaskTrace[bool]],
     ) -> None:

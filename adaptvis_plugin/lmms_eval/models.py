@@ -17,7 +17,6 @@ from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.protocol import ChatMessages
 from tqdm import tqdm
-from transformers import BatchFeature
 
 from adaptvis_plugin.data.questions import offered_options, whole_prompt
 from adaptvis_plugin.decoding import Method
@@ -33,7 +32,7 @@ from adaptvis_plugin.lmms_eval.requests import (
 )
 from adaptvis_plugin.lmms_eval.summary import report
 from adaptvis_plugin.methods import METHODS
-from adaptvis_plugin.models.answers import Answer, Prompt
+from adaptvis_plugin.models.answers import Answer, Encoded, Prompt
 from adaptvis_plugin.models.arguments import ModelArguments, argument_help
 from adaptvis_plugin.models.batching import ahead, batches
 from adaptvis_plugin.models.runner import Runner, read_image
@@ -144,16 +143,17 @@ class SteeredModel(lmms):
 
     def encoded(
         self, requests: Sequence[Instance], plans: Sequence[Plan], todo: Iterable[int]
-    ) -> Iterator[tuple[list[int], list[Prompt], BatchFeature]]:
+    ) -> Iterator[tuple[list[int], list[Prompt], Encoded]]:
         """Yield batches of requests with one plan, as their places, prompts and inputs; the next is made ahead."""
         groups: dict[tuple[Hashable, ...], list[int]] = defaultdict(list)
         for place in todo:
             method, options = plans[place]
             groups[method, repr(sorted(options.items()))].append(place)
 
-        def load(batch: list[int]) -> tuple[list[int], list[Prompt], BatchFeature]:
-            prompts = [self.prompt(requests[place]) for place in batch]
-            return batch, prompts, self.runner.encode(prompts)
+        def load(batch: list[int]) -> tuple[list[int], list[Prompt], Encoded]:
+            method, _ = plans[batch[0]]
+            prompts = [self.prompt(requests[place], method) for place in batch]
+            return batch, prompts, self.runner.encode(prompts, method)
 
         for places in groups.values():
             yield from ahead(self._batches(requests, places), load)
@@ -194,8 +194,8 @@ class SteeredModel(lmms):
 
         return batches(places, self.batch_size, look)
 
-    def prompt(self, request: Instance) -> Prompt:
-        """Return a request as the runner takes it.
+    def prompt(self, request: Instance, method: Method) -> Prompt:
+        """Return a request as the runner takes it under a method.
 
         Raises:
             ValueError: If the model cannot be asked that; the message names the document.
@@ -214,10 +214,11 @@ class SteeredModel(lmms):
             raise ValueError(f"{name}: an image cannot be read ({error})") from error
         whole = whole_prompt(part for message in given for part in message["content"])
         try:
-            text = self.runner.render(messages.to_hf_messages(), context, whole)
+            return self.runner.prompt(
+                method, messages.to_hf_messages(), context, whole, images, name, offered_options(document)
+            )
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        return Prompt(text, images, name, offered_options(document))
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Refuse: the methods steer the generation of an answer."""

@@ -10,14 +10,13 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import load_yaml_config, simple_parse_args_string
 from tenacity import RetryError
-from transformers import BatchFeature
 
-from adaptvis_plugin.decoding import ScalingVis
+from adaptvis_plugin.decoding import Method, ScalingVis
 from adaptvis_plugin.decoding.method import PLACES
 from adaptvis_plugin.lmms_eval.models import Plan, SteeredModel
 from adaptvis_plugin.lmms_eval.recording import RecordedTask, TaskTrace, add_rows, is_padding
 from adaptvis_plugin.lmms_eval.requests import generation_options
-from adaptvis_plugin.models.answers import Prompt, Swept
+from adaptvis_plugin.models.answers import Encoded, Prompt, Swept
 from adaptvis_plugin.models.validation import did_you_mean
 from adaptvis_plugin.traces import Row
 
@@ -92,7 +91,7 @@ class SweepModel(SteeredModel):
         self,
         requests: Sequence[Instance],
         prompts: Sequence[Prompt],
-        encoded: BatchFeature,
+        encoded: Encoded,
         plan: Plan,
         traces: Mapping[str, TaskTrace[bool]],
     ) -> None:
@@ -116,9 +115,9 @@ class SweepModel(SteeredModel):
             ),
         )
 
-    def prompt(self, request: Instance) -> Prompt:
+    def prompt(self, request: Instance, method: Method) -> Prompt:
         """Return a request as the runner takes it, with the options that the user gave if it offers none."""
-        prompt = super().prompt(request)
+        prompt = super().prompt(request, method)
         return prompt if prompt.options else replace(prompt, options=self.options.offered)
 
     def _open(self, requests: Sequence[Instance], plans: Sequence[Plan]) -> dict[str, TaskTrace[bool]]:

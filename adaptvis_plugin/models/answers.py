@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from PIL import Image
+from transformers import BatchFeature
 
 from adaptvis_plugin.decoding.capture import OwnColumns
 
@@ -17,12 +19,32 @@ class Prompt:
         images: Its images, in the order of its image tokens; RGB.
         name: What the user knows the row by, for errors: `vsr, document 7`.
         options: The answers that the question offers, as the data writes them; empty if it offers none.
+        second: The prompt of the second stream, for a method that has one and asks another there.
     """
 
     text: str
     images: tuple[Image.Image, ...]
     name: str = ""
     options: tuple[str, ...] = ()
+    second: str | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the processor makes of a batch of prompts.
+
+    Attributes:
+        inputs: The inputs of the model.
+        second: Those of the second stream, if the method has one.
+    """
+
+    inputs: BatchFeature
+    second: BatchFeature | None = None
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Encoded":
+        """Return the same on a device, with floating point values of a type."""
+        second = None if self.second is None else self.second.to(device, dtype=dtype)
+        return Encoded(self.inputs.to(device, dtype=dtype), second)
 
 
 @dataclass(frozen=True)

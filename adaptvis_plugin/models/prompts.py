@@ -1,6 +1,6 @@
 """From a question and its images to what a model takes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -60,6 +60,34 @@ def chat_text(processor: ProcessorMixin, messages: list[dict[str, Any]]) -> str:
         raise ValueError("the checkpoint has no chat template; use prompt=paper")
     text: str = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return text
+
+
+def with_question(text: str, questions: Sequence[str], asked: Callable[[str], str]) -> str:
+    """Return a rendered prompt with its question asked in another way.
+
+    Args:
+        text: The prompt.
+        questions: What the question may be, as it stands there; the first that does counts.
+        asked: Maps the question to what is asked.
+
+    Raises:
+        ValueError: If none of them stands there.
+    """
+    for question in map(str.strip, questions):
+        before, found, after = text.rpartition(question) if question else ("", "", "")
+        if found:
+            return before + asked(question) + after
+    raise ValueError(
+        f"the question {questions[0]!r} does not stand word for word in the rendered prompt {text!r}, so it cannot be "
+        "asked in another way; use a method that leaves the question as it is"
+    )
+
+
+def without_images(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return chat messages without their images."""
+    return [
+        {**message, "content": [part for part in message["content"] if part["type"] != "image"]} for message in messages
+    ]
 
 
 def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> BatchFeature:

@@ -12,17 +12,27 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from PIL import Image
 from transformers import BatchFeature, StoppingCriteriaList
 
-from adaptvis_plugin.data.questions import paper_prompt
+from adaptvis_plugin.data.questions import PAPER_IMAGE, paper_prompt
 from adaptvis_plugin.decoding import AddedConstant, Calibrated, Decoded, Decoder, Method, NonFiniteLogitsError
 from adaptvis_plugin.decoding.capture import own_columns
+from adaptvis_plugin.decoding.first_token import Options
+from adaptvis_plugin.decoding.parts import NoImage, OtherQuestion
 from adaptvis_plugin.images import to_rgb
-from adaptvis_plugin.models.answers import Answer, Attended, Prompt, Swept
+from adaptvis_plugin.models.answers import Answer, Attended, Encoded, Prompt, Swept
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.first_token import OptionTokens, entropy, top_tokens
 from adaptvis_plugin.models.identity import checkpoint_identity
 from adaptvis_plugin.models.loading import load_model
-from adaptvis_plugin.models.prompts import chat_text, check_paper_fits, encode, paper_text
+from adaptvis_plugin.models.prompts import (
+    chat_text,
+    check_paper_fits,
+    encode,
+    paper_text,
+    with_question,
+    without_images,
+)
 from adaptvis_plugin.models.stopping import StopStrings
+from adaptvis_plugin.models.views import second_inputs
 
 log = logging.getLogger(__name__)
 
@@ -64,19 +74,69 @@ class Runner:
         check_paper_fits(messages)
         return paper_text(self.processor, prompt or paper_prompt(question))
 
-    def encode(self, prompts: Sequence[Prompt]) -> BatchFeature:
-        """Do the processor's part of a batch, which a caller may do ahead, in another thread.
+    def prompt(
+        self,
+        method: Method,
+        messages: list[dict[str, Any]],
+        question: str,
+        whole: str | None,
+        images: tuple[Image.Image, ...],
+        name: str,
+        options: tuple[str, ...],
+    ) -> Prompt:
+        """Return a question as it is asked under a method.
+
+        Args:
+            method: The method, which may ask in another way, or beside it in a second stream.
+            messages: See `render`.
+            question: See `render`.
+            whole: See `render`.
+            images: The images; see `Prompt`.
+            name: See `Prompt`.
+            options: See `Prompt`.
 
         Raises:
-            ValueError: See `prompts.encode`; the message names the rows.
+            ValueError: See `render` and `with_question`.
         """
+        text = self.render(messages, question, whole)
+        texts = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
+        questions = [question, *texts[-1:]]
+        second, view = None, None if method.second is None else method.second.view
+        if isinstance(view, NoImage):
+            if self.arguments.prompt == "chat":
+                second = chat_text(self.processor, without_images(messages))
+            else:
+                second = (whole or paper_prompt(question)).replace(f"{PAPER_IMAGE}\n", "").replace(PAPER_IMAGE, "")
+        elif isinstance(view, OtherQuestion):
+            second = with_question(text, questions, view.asked)
+        if type(method).asked is not Method.asked:
+            text = with_question(text, questions, method.asked)
+        return Prompt(text, images, name, options, second)
+
+    def encode(self, prompts: Sequence[Prompt], method: Method | None = None) -> Encoded:
+        """Do the processor's part of a batch, which a caller may do ahead, in another thread.
+
+        Args:
+            prompts: The batch.
+            method: The method, if it may have a second stream.
+
+        Raises:
+            ValueError: See `prompts.encode` and `second_inputs`; the message names the rows.
+        """
+        texts, images = [p.text for p in prompts], [p.images for p in prompts]
         try:
-            return encode(self.processor, [p.text for p in prompts], [p.images for p in prompts])
+            inputs = encode(self.processor, texts, images)
+            part = None if method is None else method.second
+            if part is None:
+                return Encoded(inputs)
+            return Encoded(
+                inputs, second_inputs(self.processor, part, inputs, texts, [p.second for p in prompts], images)
+            )
         except ValueError as error:
             raise ValueError(f"{_names(prompts, range(len(prompts)))}: {error}") from error
 
     def answer(
-        self, prompts: Sequence[Prompt], method: Method, encoded: BatchFeature | None = None, **generation: Any
+        self, prompts: Sequence[Prompt], method: Method, encoded: Encoded | None = None, **generation: Any
     ) -> list[Answer]:
         """Decode a batch; a stop string ends an answer and is not part of it.
 
@@ -97,23 +157,29 @@ class Runner:
         """
         for row, prompt in enumerate(prompts):
             self._check_options(method, prompt.name or f"row {row}", prompt.options)
-        if isinstance(method, Calibrated):
-            return self._in_parts(prompts, encoded, lambda part, inputs: self._pick(part, inputs, method, **generation))
-        return self._in_parts(prompts, encoded, lambda _, inputs: self._decode(inputs, method, **generation))
+
+        def decode(part: Sequence[Prompt], inputs: Encoded) -> list[Answer]:
+            if isinstance(method, Calibrated):
+                return self._pick(part, inputs, method, **generation)
+            return self._decode(part, inputs, method, **generation)
+
+        return self._in_parts(prompts, encoded, decode, method)
 
     def sweep(
         self,
         prompts: Sequence[Prompt],
         alphas: Sequence[float],
-        encoded: BatchFeature | None = None,
+        encoded: Encoded | None = None,
+        method: Method | None = None,
         **generation: Any,
     ) -> list[Swept]:
         """Decode a batch under several coefficients from one prefill; see `answer` and `Decoder.sweep`.
 
         Args:
             prompts: The batch.
-            alphas: The coefficients; 1.0 is always added.
+            alphas: The coefficients; 1.0, or the neutral strength of the method, is always added.
             encoded: See `answer`.
+            method: The method whose strength is swept; ScalingVis by default.
             **generation: See `answer`; and `layers` and `heads`, see `Decoder.sweep`.
 
         Raises:
@@ -121,14 +187,18 @@ class Runner:
             NonFiniteLogitsError: See `answer`.
             RuntimeError: See `answer`.
         """
-        return self._in_parts(prompts, encoded, lambda part, inputs: self._sweep(part, inputs, alphas, **generation))
+
+        def decode(part: Sequence[Prompt], inputs: Encoded) -> list[Swept]:
+            return self._sweep(part, inputs, alphas, method, **generation)
+
+        return self._in_parts(prompts, encoded, decode, method)
 
     def attend(
         self,
         prompts: Sequence[Prompt],
         alphas: Sequence[float],
         constants: Sequence[float],
-        encoded: BatchFeature | None = None,
+        encoded: Encoded | None = None,
         **options: Any,
     ) -> list[Attended]:
         """Decode a batch as `sweep` does, and under constants, and capture the last prompt token's attention.
@@ -152,13 +222,15 @@ class Runner:
     def _in_parts(
         self,
         prompts: Sequence[Prompt],
-        encoded: BatchFeature | None,
-        decode: Callable[[Sequence[Prompt], BatchFeature], list[T]],
+        encoded: Encoded | None,
+        decode: Callable[[Sequence[Prompt], Encoded], list[T]],
+        method: Method | None = None,
     ) -> list[T]:
         """Decode a batch, in halves if it does not fit into memory; name the rows of an error."""
         if len(prompts) <= self.most_rows:
             try:
-                return decode(prompts, encoded or self.encode(prompts))
+                given = encoded or self.encode(prompts, method)
+                return decode(prompts, given.to(self.model.device, self.model.dtype))
             except NonFiniteLogitsError as error:
                 reason = str(error).removeprefix(f"rows {list(error.rows)}: ")
                 raise NonFiniteLogitsError(f"{_names(prompts, error.rows)}: {reason}", error.rows) from error
@@ -172,33 +244,44 @@ class Runner:
         clear_device_cache(garbage_collection=True)
         rows = self.most_rows
         parts = [prompts[start : start + rows] for start in range(0, len(prompts), rows)]
-        return [found for part in parts for found in self._in_parts(part, None, decode)]
+        return [found for part in parts for found in self._in_parts(part, None, decode, method)]
 
     def _decode(
-        self, encoded: BatchFeature, method: Method, *, stop_strings: Sequence[str] = (), **generation: Any
+        self,
+        prompts: Sequence[Prompt],
+        encoded: Encoded,
+        method: Method,
+        *,
+        stop_strings: Sequence[str] = (),
+        **generation: Any,
     ) -> list[Answer]:
-        inputs = encoded.to(self.model.device, dtype=self.model.dtype)
         stop = self._stop(stop_strings)
-        out = self.decoder.generate(inputs, method, **_stopping(stop), **generation)
-        return self._answers(out, inputs, stop)
+        options = self._tokens_of_options(prompts, method)
+        out = self.decoder.generate(
+            encoded.inputs, method, second=encoded.second, options=options, **_stopping(stop), **generation
+        )
+        return self._answers(out, encoded.inputs, stop)
 
     def _sweep(
         self,
         prompts: Sequence[Prompt],
-        encoded: BatchFeature,
+        encoded: Encoded,
         alphas: Sequence[float],
+        method: Method | None,
         *,
         stop_strings: Sequence[str] = (),
         **generation: Any,
     ) -> list[Swept]:
-        inputs = encoded.to(self.model.device, dtype=self.model.dtype)
         stop = self._stop(stop_strings)
-        return self._swept(prompts, self.decoder.sweep(inputs, alphas, **_stopping(stop), **generation), inputs, stop)
+        if method is not None:
+            generation |= {"second": encoded.second, "options": self._tokens_of_options(prompts, method)}
+        outs = self.decoder.sweep(encoded.inputs, alphas, method=method, **_stopping(stop), **generation)
+        return self._swept(prompts, outs, encoded.inputs, stop)
 
     def _attend(
         self,
         prompts: Sequence[Prompt],
-        encoded: BatchFeature,
+        encoded: Encoded,
         alphas: Sequence[float],
         constants: Sequence[float],
         *,
@@ -207,8 +290,7 @@ class Runner:
         heads: Any = None,
         **generation: Any,
     ) -> list[Attended]:
-        inputs = encoded.to(self.model.device, dtype=self.model.dtype)
-        stop = self._stop(stop_strings)
+        inputs, stop = encoded.inputs, self._stop(stop_strings)
         options = {**_stopping(stop), **generation, "capture": True}
         outs = self.decoder.sweep(inputs, alphas, layers=layers, heads=heads, **options)
         under = {value: self.decoder.generate(inputs, AddedConstant(value), **options) for value in constants}
@@ -223,7 +305,7 @@ class Runner:
     def _swept(
         self, prompts: Sequence[Prompt], outs: Mapping[float, Decoded], inputs: BatchFeature, stop: StopStrings | None
     ) -> list[Swept]:
-        plain = outs[1.0].first_logits
+        plain = next(iter(outs.values())).first_logits
         offered = [prompt.options for prompt in prompts]
         answers = {alpha: self._answers(out, inputs, stop) for alpha, out in outs.items()}
         options = {
@@ -274,11 +356,27 @@ class Runner:
                 f"{', '.join(map(repr, options))} apart; use another method for this task"
             )
 
-    def _pick(
-        self, prompts: Sequence[Prompt], encoded: BatchFeature, method: Calibrated, **generation: Any
-    ) -> list[Answer]:
+    def _tokens_of_options(self, prompts: Sequence[Prompt], method: Method) -> list[Options]:
+        """Return the tokens that begin each row's options or, if the method asks for words, those of the words.
+
+        Raises:
+            ValueError: If the first token does not tell the words apart.
+        """
+        found: list[Options] = []
+        for prompt in prompts:
+            words = method.words or prompt.options
+            tokens = self._option_tokens.of(words)
+            if tokens is None and method.words:
+                raise ValueError(
+                    f"with this model's tokenizer the first token of an answer does not tell {' and '.join(words)} "
+                    "apart; use another method"
+                )
+            found.append(dict(zip(words, tokens or (), strict=tokens is not None)))
+        return found
+
+    def _pick(self, prompts: Sequence[Prompt], encoded: Encoded, method: Calibrated, **generation: Any) -> list[Answer]:
         """Answer each row with one of its options, from the first token alone; no stop string can cut it."""
-        inputs = encoded.to(self.model.device, dtype=self.model.dtype)
+        inputs = encoded.inputs
         out = self.decoder.generate(inputs, method, **{**generation, "stop_strings": None, "max_new_tokens": 1})
         found = self._option_tokens.log_probabilities(out.first_logits, [prompt.options for prompt in prompts])
         return [

@@ -71,7 +71,8 @@ def _infer(
             batch = todo[start : start + arguments.batch_size]
             assert isinstance(model, SteeredVLM)
             prompts = [
-                model.prompt(dataset.build_prompt(row), _name(dataset, row), offered_options(row)) for row in batch
+                model.prompt(dataset.build_prompt(row), _name(dataset, row), offered_options(row), dataset.dataset_name)
+                for row in batch
             ]
             answers = model.answer(prompts, dataset.dataset_name)
             lines = [

@@ -6,11 +6,14 @@ from typing import Any
 from vlmeval.vlm import BaseModel
 
 from adaptvis_plugin.data.questions import whole_prompt
+from adaptvis_plugin.decoding import Method
 from adaptvis_plugin.models.answers import Answer, Prompt
 from adaptvis_plugin.models.runner import Runner, read_image
 from adaptvis_plugin.vlmevalkit.arguments import longest_answer, model_arguments, preset_task
 
 Message = list[dict[str, Any]]
+
+UNNAMED = "(no data set)"
 
 
 class SteeredVLM(BaseModel):
@@ -34,7 +37,7 @@ class SteeredVLM(BaseModel):
 
     def generate_inner(self, message: Message, dataset: str | None = None) -> str:
         """Answer one question, as VLMEvalKit's `generate` asks it."""
-        return self.answer([self.prompt(message)], dataset)[0].text
+        return self.answer([self.prompt(message, dataset=dataset)], dataset)[0].text
 
     def answer(self, prompts: Sequence[Prompt], dataset: str | None = None) -> list[Answer]:
         """Answer a batch under the settings of a data set.
@@ -43,26 +46,32 @@ class SteeredVLM(BaseModel):
             ValueError: If the method has no settings for the data set.
             NonFiniteLogitsError: See `Runner.answer`.
         """
-        name = dataset or "(no data set)"
-        method = self.arguments.choose(preset_task(name))
-        return self.runner.answer(prompts, method, max_new_tokens=longest_answer(self.arguments, name))
+        longest = longest_answer(self.arguments, dataset or UNNAMED)
+        return self.runner.answer(prompts, self._method(dataset), max_new_tokens=longest)
 
-    def prompt(self, message: Any, name: str = "the question", options: tuple[str, ...] = ()) -> Prompt:
+    def prompt(
+        self, message: Any, name: str = "the question", options: tuple[str, ...] = (), dataset: str | None = None
+    ) -> Prompt:
         """Return one of VLMEvalKit's messages as the runner takes it.
 
         Args:
             message: What `build_prompt` of a data set returns.
             name: What the user knows the question by, for errors.
             options: The answers that it offers.
+            dataset: The data set.
 
         Raises:
             ValueError: If the message holds anything but images and text, an image cannot be read, or the paper's
                 prompt does not fit; the error names the question.
         """
         try:
-            return self._prompt(self._parts(message), name, options)
+            return self._prompt(self._parts(message), self._method(dataset), name, options)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+
+    def _method(self, dataset: str | None) -> Method:
+        """Return the method with the settings of a data set."""
+        return self.arguments.choose(preset_task(dataset or UNNAMED))
 
     def _parts(self, message: Any) -> Message:
         try:
@@ -73,7 +82,7 @@ class SteeredVLM(BaseModel):
             raise ValueError(f"not a message of VLMEvalKit: {message!r}")
         return parts
 
-    def _prompt(self, message: Message, name: str, options: tuple[str, ...]) -> Prompt:
+    def _prompt(self, message: Message, method: Method, name: str, options: tuple[str, ...]) -> Prompt:
         content: Message = []
         images = []
         for item in message:
@@ -88,5 +97,5 @@ class SteeredVLM(BaseModel):
             else:
                 raise ValueError(f"it holds {item['type']}; this model takes images and text")
         texts = "\n".join(part["text"] for part in content if part["type"] == "text")
-        text = self.runner.render([{"role": "user", "content": content}], texts, whole_prompt(message))
-        return Prompt(text, tuple(images), name, options)
+        turn = [{"role": "user", "content": content}]
+        return self.runner.prompt(method, turn, texts, whole_prompt(message), tuple(images), name, options)

@@ -1,6 +1,7 @@
 """AdaptVis: the model's confidence chooses between smoothing and sharpening."""
 
 import logging
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,7 +11,7 @@ import torch
 
 from adaptvis_plugin.decoding.first_token import FirstToken
 from adaptvis_plugin.decoding.gates import GATES, MOST, RANGES
-from adaptvis_plugin.decoding.method import PLACES, Method, check_alpha, check_not_negative, check_place
+from adaptvis_plugin.decoding.method import PLACES, Method, check_alpha, check_place
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class AdaptVis(Method):
         elif name in PLACES:
             check_place(name, value)
         else:
-            (check_not_negative if name == "threshold" else check_alpha)(name, value)
+            (_check_threshold if name == "threshold" else check_alpha)(name, value)
 
     @classmethod
     def check_together(cls, values: Mapping[str, Any]) -> None:
@@ -78,6 +79,14 @@ class AdaptVis(Method):
     def alphas(self) -> tuple[float, ...]:
         """The two coefficients."""
         return (self.alpha_low, self.alpha_high)
+
+
+def _check_threshold(name: str, value: Any) -> None:
+    """Raise ValueError unless the value is a finite number of at least 0; the gate may have a largest one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(
+            f"{name}={value!r}: {RANGES['confidence']}, so give a value in [0, 1]; with gate=entropy one of at least 0"
+        )
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import Cache, GenerationConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
-from adaptvis_plugin.decoding import Decoder, Method, ScalingVis
+from adaptvis_plugin.decoding import Baseline, Decoder, Method, ScalingVis
 from adaptvis_plugin.decoding.greedy import Greedy
 from adaptvis_plugin.decoding.inspection import inspect_model
 from adaptvis_plugin.decoding.method import scaled_image
@@ -19,7 +19,7 @@ from adaptvis_plugin.decoding.packing import PackedPass
 from adaptvis_plugin.decoding.parts import AttentionEdit
 from adaptvis_plugin.decoding.steering import has_kernel
 from adaptvis_plugin.decoding.validation import checked
-from adaptvis_plugin.methods import METHODS, hyper_parameters
+from adaptvis_plugin.methods import METHODS, PAPER, hyper_parameters
 from adaptvis_plugin.models.answers import Prompt
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.inspect import report
@@ -127,7 +127,7 @@ def examine(given: Mapping[str, Any], task: str, *, weights: bool = False) -> Re
     found = _with_long_prompt(found, processor, example)
     if not weights:
         return found
-    return _run(found, Runner(arguments), methods, Prompt(text, (example.image,), example.task))
+    return _run(found, Runner(arguments), methods, example)
 
 
 def arguments_by_method(given: Mapping[str, Any]) -> dict[str, ModelArguments]:
@@ -136,12 +136,14 @@ def arguments_by_method(given: Mapping[str, Any]) -> dict[str, ModelArguments]:
     Raises:
         ValueError: If one is wrong.
     """
-    names = (given["method"],) if given.get("method") is not None else tuple(METHODS)
+    names = (given["method"],) if given.get("method") is not None else PAPER
     known = {name: hyper_parameters(name) for name in names}
     every = {parameter for parameters in known.values() for parameter in parameters}
     there = sorted({*ModelArguments.model_fields, *every})
     for name, value in given.items():
         if name not in there:
+            if others := [other for other in METHODS if name in hyper_parameters(other)]:
+                raise ValueError(f"{name}={value!r}: belongs to {', '.join(others)}; name it: method={others[0]}")
             raise ValueError(f"unknown {name}={value!r}; there are {', '.join(there)}{did_you_mean(name, there)}")
 
     def own(name: str) -> dict[str, Any]:
@@ -281,14 +283,21 @@ def _with_long_prompt(found: Report, processor: ProcessorMixin, example: Example
     return replace(found, prompting=prompting, problems=(*found.problems, *problems))
 
 
-def _run(found: Report, runner: Runner, methods: Mapping[str, Method], prompt: Prompt) -> Report:
+def _run(found: Report, runner: Runner, methods: Mapping[str, Method], example: Example) -> Report:
     """Run the row on the loaded model, and replace what was expected by what was found."""
     assert found.generation is not None and found.passes is not None
     model, decoder, longest = runner.model, runner.decoder, min(found.generation.max_new_tokens, LONGEST_ANSWER)
     if all(set(method.alphas or ()) == {1} for method in methods.values()):
         methods = {**methods, "a try": TRIED}
-    answers = {name: runner.answer([prompt], method, max_new_tokens=longest)[0] for name, method in methods.items()}
-    inputs = runner.encode([prompt]).to(model.device, dtype=model.dtype)
+
+    def asked(method: Method) -> Prompt:
+        parts = (example.messages, example.question, example.prompt, (example.image,), example.task, ())
+        return runner.prompt(method, *parts)
+
+    answers = {
+        name: runner.answer([asked(method)], method, max_new_tokens=longest)[0] for name, method in methods.items()
+    }
+    inputs = runner.encode([asked(Baseline())]).to(model.device, model.dtype).inputs
 
     def after(further: int) -> Cache:
         options = {"min_new_tokens": 1 + further, "stop_strings": None}

@@ -50,8 +50,12 @@ class Example:
         """
         if style == "paper":
             return paper_text(processor, self.prompt)
-        content = [{"type": "image"}, {"type": "text", "text": self.question}]
-        return chat_text(processor, [{"role": "user", "content": content}])
+        return chat_text(processor, self.messages)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The row as chat messages."""
+        return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": self.question}]}]
 
     def longer_than(self, tokens: int, text: str, processor: ProcessorMixin) -> str:
         """Return a rendered prompt, with its question repeated until it is longer than a number of tokens."""
