@@ -212,7 +212,8 @@ def _settings(texts: Sequence[str]) -> list[Setting]:
     for one in parsed:
         if one.method not in STEERING:
             raise AttentionError(
-                f"--setting {one.name!r}: {one.method} does not steer by a coefficient; give {' or '.join(STEERING)}"
+                f"--setting {one.name!r}: attention is captured under the coefficients of {' and '.join(STEERING)} "
+                f"alone, and under the control's constants (--constants), not under {one.method}; give one of these"
             )
     return [(one.method, one.values) for one in parsed]
 

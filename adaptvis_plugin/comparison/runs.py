@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from adaptvis_plugin.analysis.metrics import Scoring
-from adaptvis_plugin.methods import neutral_strength
+from adaptvis_plugin.methods import METHODS, defaults, neutral_strength
 
 
 class ComparisonError(ValueError):
@@ -98,9 +98,12 @@ class Run:
 def described(method: str | None, settings: Mapping[str, Any]) -> str:
     """Return a method with its hyper-parameters, as `--setting` takes them; empty without a method.
 
-    Those without a value are left out, and those of a calibration that are not a single value.
+    Those without a value are left out, those with their default unless they come first, and those of a calibration that
+    are not a single value.
     """
-    single = [value for value in settings.values() if value is not None and not isinstance(value, Mapping)]
+    usual = dict(list(defaults(method).items())[1:]) if method and method in METHODS else {}
+    telling = [value for name, value in settings.items() if value != usual.get(name)]
+    single = [value for value in telling if not isinstance(value, Mapping)]
     values = "/".join(f"{value:g}" if isinstance(value, int | float) else str(value) for value in single)
     return f"{method or ''} {values}".strip()
 

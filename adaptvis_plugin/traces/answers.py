@@ -142,8 +142,7 @@ def _plain(method: Method) -> bool:
 
 def _guided(method: Method) -> bool:
     """Return whether a method that edits attention also changes logits, which it does under any strength."""
-    changes = method.second is not None or method.exits is not None
-    return method.attention is not None and changes
+    return method.attention is not None and method.changes_logits
 
 
 def _way_out(method: Method) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from adaptvis_plugin.data.questions import object_key
+from adaptvis_plugin.methods import METHODS, neutral_strength
 from adaptvis_plugin.traces.schema import FORMAT, Header, Row, Sweep, group_of
 
 RECORDED = Sweep()
@@ -58,7 +59,10 @@ class Trace:
 
     @property
     def plain(self) -> float:
-        """The coefficient under which a row of a sweep has the unsteered model's answer."""
+        """The coefficient of the unsteered model's answers; of an ordinary run the neutral strength of its method."""
+        if self.header and not self.header.alphas and self.header.method in METHODS:
+            neutral = neutral_strength(self.header.method)
+            return Sweep.plain if neutral is None else neutral
         return self.sweep.plain
 
     @property

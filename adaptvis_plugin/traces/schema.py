@@ -2,8 +2,9 @@
 
 A coefficient is written as a key in the form of `alpha_key`: ``"0.5"``, ``"1.0"``. It is the strength of the method
 that was swept: alpha of ScalingVis, gamma of SLA. A trace of a sweep has an answer for every coefficient of its header
-in every row; a trace of an ordinary run has one, under the coefficient that the method chose. A trace without a header has the fields question, gold, confidence, generations and, optionally, options:
-the form in which recorded runs of the authors' code are exchanged.
+in every row; a trace of an ordinary run has one, under the coefficient that the method chose. A trace without a header
+has the fields question, gold, confidence, generations and, optionally, options: the form in which recorded runs of the
+authors' code are exchanged.
 """
 
 from __future__ import annotations

@@ -34,17 +34,7 @@ class Setting:
     @property
     def name(self) -> str:
         """What a run under it is called: `adaptvis 0.5/1.5/0.4`, or `adaptvis 0.5/1.5/0.4 (llava-1.5-7b)`."""
-        return described(self.method, self._telling) + (f" ({self.preset})" if self.preset else "")
-
-    @property
-    def _telling(self) -> dict[str, Any]:
-        """The hyper-parameters; of a method with a strength without those that have their default value."""
-        from adaptvis_plugin.methods import defaults, method_class
-
-        if (strength := method_class(self.method).strength) is None:
-            return dict(self.values)
-        usual = defaults(self.method)
-        return {name: value for name, value in self.values.items() if name == strength or value != usual.get(name)}
+        return described(self.method, self.values) + (f" ({self.preset})" if self.preset else "")
 
     @classmethod
     def parse(cls, text: str) -> Setting:
