@@ -101,9 +101,10 @@ def described(method: str | None, settings: Mapping[str, Any]) -> str:
     Those without a value are left out, those with their default unless they come first, and those of a calibration that
     are not a single value.
     """
-    usual = dict(list(defaults(method).items())[1:]) if method and method in METHODS else {}
-    telling = [value for name, value in settings.items() if value != usual.get(name)]
-    single = [value for value in telling if not isinstance(value, Mapping)]
+    usual = defaults(method) if method and method in METHODS else {}
+    first = next(iter(settings), None)
+    telling = [value for name, value in settings.items() if name == first or value != usual.get(name)]
+    single = [value for value in telling if value is not None and not isinstance(value, Mapping)]
     values = "/".join(f"{value:g}" if isinstance(value, int | float) else str(value) for value in single)
     return f"{method or ''} {values}".strip()
 

@@ -71,6 +71,14 @@ class Sweep:
 
         return method_class(self.method)
 
+    @property
+    def unusual(self) -> dict[str, Any]:
+        """Those of the settings that are not the method's defaults, as a preset has them."""
+        from adaptvis_plugin.methods import defaults
+
+        usual = defaults(self.method)
+        return {name: value for name, value in self.settings.items() if value != usual.get(name)}
+
     def values(self, strength: float) -> dict[str, Any]:
         """Return the method's hyper-parameters under a strength."""
         return {self.strength: strength, **self.settings}

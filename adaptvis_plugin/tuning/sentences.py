@@ -184,7 +184,7 @@ def _right_after(study: Study, form: FormChange) -> str:
 
 def _fixed(trace: Trace) -> str:
     """Return what the sweep did not vary, as a sentence has it."""
-    return ", ".join(f"{name} {value}" for name, value in trace.sweep.settings.items())
+    return ", ".join(f"{name} {value}" for name, value in trace.sweep.unusual.items())
 
 
 def _short(name: str, setting: Setting) -> str:
@@ -215,9 +215,8 @@ def preset_description(studies: Sequence[Study], day: date, calibrated: bool) ->
             line = study.lines["batch" if study.calibration == "batch" else "regression"]
             methods += f"; {line.title}, cross-validated {shown(line.estimate.value, objective)}"
         partial = f" (partial: {trace.partial})" if trace.partial else ""
-        partial += f", {'steered in' if study.outcomes.by_confidence else 'with'} {_fixed(trace)}" * bool(
-            sweep.settings
-        )
+        if settings := _fixed(trace):
+            partial += f", {'steered in' if study.outcomes.by_confidence else 'with'} {settings}"
         each.append(
             f"{trace.path.name}, {len(trace.rows)} rows{partial}, {objective.name}: plain "
             f"{shown(study.lines['plain'].estimate.value, objective)}; {methods}."

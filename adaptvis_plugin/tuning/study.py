@@ -103,7 +103,7 @@ class Study:
 
     def values(self, method: str, setting: Setting) -> dict[str, Any]:
         """Return a setting as models and presets take it: with what the sweep did not vary."""
-        return {**setting.hyper_parameters(method), **self.outcomes.trace.sweep.settings}
+        return {**setting.hyper_parameters(method), **self.outcomes.trace.sweep.unusual}
 
     def preset_values(self, method: str) -> dict[str, Any]:
         """Return what the preset has for a method: its setting if that beats the plain model, else the plain model."""
