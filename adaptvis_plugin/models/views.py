@@ -39,7 +39,16 @@ def second_inputs(
     if isinstance(part.view, NoisedImage):
         return noised(processor, part.view, inputs, texts, images)
     asked = [text if second is None else second for text, second in zip(texts, seconds, strict=True)]
-    return encode(processor, asked, [() for _ in asked] if isinstance(part.view, NoImage) else images)
+    if not isinstance(part.view, NoImage):
+        return encode(processor, asked, images)
+    try:
+        return encode(processor, asked, [() for _ in asked])
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        name = type(processor).__name__
+        raise ValueError(
+            f"{name} takes no prompt without an image ({type(error).__name__}: {error}), and the method decodes one "
+            "beside each row; use another method with this model"
+        ) from error
 
 
 def noised(
@@ -119,6 +128,6 @@ def _seed(seed: int, *parts: Any) -> int:
     digest = hashlib.blake2b(digest_size=8)
     digest.update(str(seed).encode())
     for part in parts:
-        raw = part.contiguous().numpy().tobytes() if isinstance(part, torch.Tensor) else str(part).encode()
+        raw = part.float().contiguous().numpy().tobytes() if isinstance(part, torch.Tensor) else str(part).encode()
         digest.update(len(raw).to_bytes(8, "big") + raw)
     return int.from_bytes(digest.digest(), "big") >> 1
