@@ -1,6 +1,7 @@
 """Sweeps of other methods than ScalingVis: what they write and cost, and what is read from their traces."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from tests.tune_helpers import simulated, write_trace
 
 ROWS = 8
 FILE = "whatsup_demo.jsonl"
-PAI = {"gamma": 1.0, "beta": 0.1, "layers": "1-2"}
-MODEL = "pretrained=demo,layers=1-2"
+PAI = {"gamma": 1.0, "beta": 0.1, "layers": "0-3"}
+MODEL = "pretrained=demo,layers=0-3"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def pai(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def vcd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of VCD, as a command."""
     folder = tmp_path_factory.mktemp("vcd")
-    command = ["adaptvis", "sweep", *DEMO, "--limit", str(ROWS), "--method", "vcd", "--alphas", "1,3", "-o", folder]
+    command: list[str | Path] = ["adaptvis", "sweep", *DEMO, "--limit", str(ROWS), "--method", "vcd"]
+    command += ["--alphas", "1,3", "-o", folder]
     done = forked.run(command, {**ENVIRONMENT, **forked.IMPORTED})
     assert done.returncode == 0, done.stderr[-3000:]
     said = "A sweep of vcd decodes every row once per strength, beside its second stream: 2 strengths cost about 4"
@@ -55,6 +57,11 @@ def replay(method: str, folder: Path, **arguments: Any) -> list[tuple[str, float
 
 def real(method: str, **arguments: Any) -> list[tuple[str, float, float]]:
     return rows(evaluate(f"vlm_{method}", limit=ROWS, **arguments))
+
+
+@cache
+def baseline() -> list[tuple[str, float, float]]:
+    return real("baseline")
 
 
 def same(found: list[tuple[str, float, float]], expected: list[tuple[str, float, float]]) -> bool:
@@ -77,9 +84,9 @@ def test_the_header_says_what_was_swept_and_with_what(pai: Path, vcd: Path) -> N
 
 
 def test_its_answers_are_those_of_the_method_and_of_the_plain_model(pai: Path, vcd: Path) -> None:
-    plain, strong, noised = real("baseline"), real("pai", alpha=9, layers="1-2"), real("vcd", alpha=3)
+    plain, strong, noised = baseline(), real("pai", alpha=9, layers="0-3"), real("vcd", alpha=3)
     assert {row[2] for row in strong} == {9.0} and [row[0] for row in strong] != [row[0] for row in plain]
-    assert same(replay("pai", pai, alpha=9, layers="1-2"), strong)
+    assert same(replay("pai", pai, alpha=9, layers="0-3"), strong)
     assert same(replay("vcd", vcd, alpha=3), noised)
     for folder in (pai, vcd):
         assert same(replay("baseline", folder), plain)
@@ -90,8 +97,8 @@ def test_its_answers_are_those_of_the_method_and_of_the_plain_model(pai: Path, v
     ("method", "strength", "others"),
     [
         ("pai", 5, {"gamma": 1.5}),
-        ("headsguided", 5, {"layers": 1}),
-        ("vaf", 3, {"layers": "1-2"}),
+        ("headsguided", 20, {"layers": "0-3"}),
+        ("vaf", 6, {"layers": "0-3"}),
         ("sla", 1, {"layers": 2}),
         ("deco", 3, {"layers": 2}),
         ("m3id", 2, {}),
@@ -109,8 +116,10 @@ def test_every_method_with_a_strength_is_swept(
     found = trace(tmp_path)
     name = method_class(method).strength
     expected = real(method, **{str(name): strength}, **others)
-    assert [row.generations[strength] for row in found.rows] == [answer for answer, *_ in expected]
-    assert [row.generations[found.plain] for row in found.rows] == [answer for answer, *_ in real("baseline")]
+    steered, plain = ([row.generations[alpha] for row in found.rows] for alpha in (strength, found.plain))
+    assert steered == [answer for answer, *_ in expected]
+    assert plain == [answer for answer, *_ in baseline()]
+    assert (steered != plain) == (method not in ("m3id", "icd")), "they leave the first token, or are too weak here"
     if (cost := cost_of_sweep(build_method(method, others), 1)) is not None:
         assert f"{cost[1:]}.\n" in done.stderr
     if method == "pai":
@@ -120,7 +129,7 @@ def test_every_method_with_a_strength_is_swept(
 
 def test_all_methods_with_a_strength_are_tried_here_and_named_in_the_help() -> None:
     swept = {name for name in METHODS if not without_strength(name)}
-    here = {mark.args[1][place][0] for mark in test_every_method_with_a_strength_is_swept.pytestmark  # type: ignore[attr-defined]
+    here = {mark.args[1][place][0] for mark in test_every_method_with_a_strength_is_swept.pytestmark
             for place in range(len(mark.args[1]))}  # fmt: skip
     assert swept == here | {"scalingvis", "vcd"}
     shown = " ".join(CliRunner().invoke(app, ["sweep", "--help"], env={"COLUMNS": "200"}).stdout.split())
@@ -167,10 +176,10 @@ def test_what_cannot_be_swept_is_refused_by_name(arguments: list[str], words: st
 def test_a_sweep_goes_on_only_with_the_same_method_and_hyper_parameters(pai: Path) -> None:
     before = (pai / FILE).read_bytes()
     again = (*DEMO, "--limit", ROWS, "--alphas", "0.2,9", "-o", pai)
-    assert sweep(*again, "--method", "pai", "--layers", "2+1").exit_code == 0, "the same layers"
+    assert sweep(*again, "--method", "pai", "--layers", "3+0-2").exit_code == 0, "the same layers"
     for arguments, words in (
-        (("--method", "pai"), "made with settings={'gamma': 1.0, 'beta': 0.1, 'layers': '1-2'}; this run asks for"),
-        (("--layers", "1-2"), "made with swept='pai', settings="),
+        (("--method", "pai"), "made with settings={'gamma': 1.0, 'beta': 0.1, 'layers': '0-3'}; this run asks for"),
+        (("--layers", "0-3"), "made with swept='pai', settings="),
     ):
         done = sweep(*again, *arguments)
         assert done.exit_code == 2 and words in done.stderr and "Use another folder" in done.stderr
@@ -197,20 +206,20 @@ def test_the_preset_gives_the_other_hyper_parameters(tmp_path: Path) -> None:
         (
             "vcd",
             {},
-            r"a sweep of pai and has no answers of vcd; sweep vcd into another folder \(adaptvis sweep --method v",
+            r"of pai and has no answers of vcd; sweep vcd into another folder \(adaptvis sweep --method",
         ),
         (
             "scalingvis",
             {"alpha": 0.5},
-            r"of pai and has no answers of scalingvis; .*\(adaptvis sweep\), or run the method",
+            r"no answers of scalingvis; .*\(adaptvis sweep\), or run the method",
         ),
         ("adaptvis", {"alpha_low": 0.5, "alpha_high": 2, "threshold": 0.4}, "no answers of adaptvis; sweep scalingvis"),
-        ("pai", {"alpha": 9}, "sweep of pai had layers=1-2, and this setting has layers=None; ask for what was swept"),
-        ("pai", {"alpha": 9, "layers": "1-2", "gamma": 1.1}, "had gamma=1.0, and this setting has gamma=1.1"),
+        ("pai", {"alpha": 9}, "sweep of pai had layers=0-3, and this setting has layers=None; ask for what was swept"),
+        ("pai", {"alpha": 9, "layers": "0-3", "gamma": 1.1}, "had gamma=1.0, and this setting has gamma=1.1"),
         (
             "pai",
-            {"alpha": 3, "layers": "1-2"},
-            r"alpha 3 was not recorded, only 0, 0.2, 9; .*--method pai --alphas 0.2,3,9$",
+            {"alpha": 3, "layers": "0-3"},
+            r"alpha 3 was not recorded, only 0, 0.2, 9; .*--method pai --alphas 0.2,3",
         ),
     ],
 )
@@ -233,16 +242,16 @@ def test_a_calibration_takes_the_plain_probabilities_of_any_sweep(pai: Path, tmp
 def test_compare_shows_the_strengths_as_runs(pai: Path, vcd: Path, tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     for folder, names in (
-        (pai, ["baseline", "pai 0.2/1-2", "pai 9/1-2"]),
+        (pai, ["baseline", "pai 0.2/0-3", "pai 9/0-3"]),
         (vcd, ["baseline", "vcd 1", "vcd 3"]),
     ):
         assert adaptvis("compare", folder, "--json", found).exit_code == 0
         (task,) = json.loads(found.read_text())["tasks"]
         assert [run["name"] for run in task["runs"]] == names and task["baseline"] == "baseline"
-    done = adaptvis("compare", pai / FILE, "--setting", "pai:9/1-2", "--json", found)
+    done = adaptvis("compare", pai / FILE, "--setting", "pai:9/0-3", "--json", found)
     assert done.exit_code == 0 and [run["name"] for run in json.loads(found.read_text())["tasks"][0]["runs"]] == [
         "baseline",
-        "pai 9/1-2",
+        "pai 9/0-3",
     ]
     done = adaptvis("compare", pai / FILE, "--setting", "vcd:1")
     assert done.exit_code == 1 and "is a sweep of pai and has no answers of vcd" in done.output.replace("\n", " ")
@@ -258,29 +267,31 @@ def test_attention_looks_at_the_plain_answers_alone(pai: Path, tmp_path: Path) -
 # --- tune
 
 
-def tuned(evidence: dict[float, float], folder: Path, **about: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
+def tuned(
+    evidence: dict[float, float], folder: Path, *report: Any, **about: Any
+) -> tuple[dict[str, Any], dict[str, Any], str]:
     """Tune on a simulated sweep of PAI: what was found, the preset's settings, and what is said."""
     answers = simulated(20, evidence={1.0: evidence[0.0], **evidence})
     for row in answers:
         for recorded in (row.generations, row.options):
-            del recorded[1.0]  # type: ignore[attr-defined]
+            del recorded[1.0]
     file = write_trace(
         folder / "t.jsonl", answers, task="whatsup_demo_val", prompt="paper", alphas=tuple(evidence), swept="pai",
         **{"settings": PAI, "model": "demo", **about},
     )  # fmt: skip
     preset, found = folder / "mine.yaml", folder / "found.json"
-    done = adaptvis("tune", file, "-o", preset, "--json", found, "--report", folder / "r", "--repeats", 1, "--folds", 2)
+    done = adaptvis("tune", file, "-o", preset, "--json", found, *report, "--repeats", 1, "--folds", 2)
     assert done.exit_code == 0, done.output
     (study,) = json.loads(found.read_text())
     return study, yaml.safe_load(preset.read_text())["settings"]["whatsup_demo"], " ".join(done.output.split())
 
 
 def test_tune_finds_a_strength_that_helps_and_the_model_uses_it(tmp_path: Path) -> None:
-    study, settings, said = tuned({0.0: 0.0, 0.2: 4.0, 9.0: 0.0}, tmp_path)
-    assert settings["pai"] == {"alpha": 0.2, "layers": "1-2"} and {*settings} == {"pai", "calibrated"}
+    study, settings, said = tuned({0.0: 0.0, 0.2: 4.0, 9.0: 0.0}, tmp_path, "--report", tmp_path / "r")
+    assert settings["pai"] == {"alpha": 0.2, "layers": "0-3"} and {*settings} == {"pai", "calibrated"}
     assert study["swept"] == "pai" and study["beats_plain"] == {"pai": True}
     assert "PAI beats the plain model" in said and "Its choice over the folds: alpha 0.2 in 2 of 2" in said
-    assert "The sweep of PAI had layers 1-2, and so has the preset" in said
+    assert "The sweep of PAI had layers 0-3, and so has the preset" in said
     assert "PAI less this correction is" in said and "ScalingVis" not in said and "AdaptVis" not in said
     table = (tmp_path / "r" / "whatsup_demo-pai-settings.csv").read_text().splitlines()
     assert table[0] == "alpha,individual_acc,rows_steered" and len(table) == 4
@@ -293,8 +304,8 @@ def test_tune_finds_a_strength_that_helps_and_the_model_uses_it(tmp_path: Path) 
 def test_tune_keeps_the_plain_model_if_no_strength_helps(tmp_path: Path) -> None:
     study, settings, said = tuned({0.0: 2.0, 0.2: 1.0, 9.0: 0.0}, tmp_path, settings={**PAI, "gamma": 1.5})
     assert "PAI does not beat the plain model" in said and "so the preset keeps alpha 0." in said
-    assert settings["pai"] == study["preset"]["pai"] == {"alpha": 0.0, "layers": "1-2"}
-    assert same(real("pai", preset=tmp_path / "mine.yaml"), [(a, c, 0.0) for a, c, _ in real("baseline")])
+    assert settings["pai"] == study["preset"]["pai"] == {"alpha": 0.0, "layers": "0-3"}
+    assert same(real("pai", preset=tmp_path / "mine.yaml"), [(a, c, 0.0) for a, c, _ in baseline()])
 
 
 def test_sweeps_of_two_methods_give_one_preset(tmp_path: Path) -> None:
@@ -334,8 +345,9 @@ def test_gates_by_what_a_trace_has_are_replayed_row_by_row(scaled: Path) -> None
         replayed = replay("adaptvis", scaled, **settings)
         assert same(replayed, real("adaptvis", **settings))
         assert {alpha for *_, alpha in replayed} == {0.0, 9.0}
-        values = f"0/9/{settings['threshold']}/{gate}"
-        assert adaptvis("compare", scaled / FILE, "--setting", f"adaptvis:{values}").exit_code == 0
+    names = ("--setting", "adaptvis:0/9/0.5/entropy", "--setting", "adaptvis:0/9/0.5/options")
+    done = adaptvis("compare", scaled / FILE, *names)
+    assert done.exit_code == 0 and "adaptvis 0/9/0.5/entropy" in done.output
 
 
 def test_a_gate_by_what_a_trace_lacks_is_refused_by_name(scaled: Path) -> None:
