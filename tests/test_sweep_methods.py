@@ -90,7 +90,7 @@ def test_its_answers_are_those_of_the_method_and_of_the_plain_model(pai: Path, v
     assert same(replay("vcd", vcd, alpha=3), noised)
     for folder in (pai, vcd):
         assert same(replay("baseline", folder), plain)
-    assert same(replay("pai", pai, alpha=0), real("pai", alpha=0)), "plain, wherever it would steer"
+    assert [row[0] for row in replay("pai", pai, alpha=0)] == [row[0] for row in plain], "wherever it would steer"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_every_method_with_a_strength_is_swept(
     steered, plain = ([row.generations[alpha] for row in found.rows] for alpha in (strength, found.plain))
     assert steered == [answer for answer, *_ in expected]
     assert plain == [answer for answer, *_ in baseline()]
-    assert (steered != plain) == (method not in ("m3id", "icd")), "they leave the first token, or are too weak here"
+    assert (steered != plain) == (method != "m3id"), "it leaves the first token, and so answers of one token"
     if (cost := cost_of_sweep(build_method(method, others), 1)) is not None:
         assert f"{cost[1:]}.\n" in done.stderr
     if method == "pai":
@@ -261,7 +261,7 @@ def test_attention_looks_at_the_plain_answers_alone(pai: Path, tmp_path: Path) -
     done = adaptvis("attention", pai / FILE, "-o", tmp_path)
     assert done.exit_code == 0 and "The trace is a sweep of PAI, and only its unsteered answers" in done.output
     done = adaptvis("attention", pai / FILE, "-o", tmp_path, "--setting", "pai:0.2")
-    assert done.exit_code != 0 and "captured under the coefficients of scalingvis and adaptvis" in done.output
+    assert done.exit_code != 0 and "not under pai; give scalingvis or adaptvis" in done.output
 
 
 # --- tune
@@ -335,7 +335,6 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_gates_by_what_a_trace_has_are_replayed_row_by_row(scaled: Path) -> None:
     found = trace(scaled)
     measures = {
-        "confidence": [row.confidence for row in found.rows],
         "entropy": [row.entropy or 0 for row in found.rows],
         "options": [max(row.options[1.0].values()) for row in found.rows],
     }

@@ -212,8 +212,8 @@ def _settings(texts: Sequence[str]) -> list[Setting]:
     for one in parsed:
         if one.method not in STEERING:
             raise AttentionError(
-                f"--setting {one.name!r}: attention is captured under the coefficients of {' and '.join(STEERING)} "
-                f"alone, and under the control's constants (--constants), not under {one.method}; give one of these"
+                f"--setting {one.name!r}: attention is captured under coefficients and the control's constants "
+                f"(--constants), not under {one.method}; give {' or '.join(STEERING)}"
             )
     return [(one.method, one.values) for one in parsed]
 
