@@ -8,13 +8,14 @@ import torch
 import typer
 
 from adaptvis_plugin.models.devices import choose_device
-from benchmarks import decoding, end_to_end, growth, replay, sharing, sweep
+from benchmarks import decoders, decoding, end_to_end, growth, replay, sharing, sweep
 from benchmarks.measure import Case, Settings, machine
 from benchmarks.report import Part, Report
 from benchmarks.shapes import SHAPES
 
 PARTS = {
     "decoding": Part("Decoding", decoding.measure, decoding.markdown),
+    "decoders": Part("The other decoders", decoders.measure, decoders.markdown),
     "sharing": Part("Questions that share pictures", sharing.measure, sharing.markdown),
     "growth": Part("Longer prompts, larger batches", growth.measure, growth.markdown, growth.draw),
     "sweep": Part("A sweep's bookkeeping", sweep.measure, sweep.markdown),

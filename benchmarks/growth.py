@@ -5,8 +5,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.decoding import PLAIN, SWEEP, variants
+from benchmarks.decoding import SWEEP, variants
 from benchmarks.measure import Settings, in_turn, ratio, table
+from benchmarks.over_plain import PLAIN
 from benchmarks.shapes import SHAPES, image_tokens, random_batch, random_llava
 
 IMAGES = (1, 2, 4, 8)

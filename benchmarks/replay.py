@@ -3,17 +3,16 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from adaptvis_plugin.cli import app
 from adaptvis_plugin.lmms_eval.results import newest, read_metrics, run_lmms_eval
 from adaptvis_plugin.paths import TASK_FOLDER
 from benchmarks.measure import Settings
@@ -74,8 +73,10 @@ def write_task(folder: Path) -> None:
 
 
 def _adaptvis(*arguments: str | Path) -> None:
-    command = [sys.executable, "-m", "adaptvis_plugin.cli", *map(str, arguments)]
-    subprocess.run(command, env={"HF_HUB_OFFLINE": "1", **os.environ}, check=True, stdout=subprocess.DEVNULL)
+    """Run a command that is not measured in this process, and show only its progress."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    with open(os.devnull, "w") as sink, redirect_stdout(sink):
+        app([*map(str, arguments)], standalone_mode=False)
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """Settings of the whole suite."""
 
+import gc
 import os
 import tempfile
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -34,6 +36,15 @@ SLOW = [
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in SLOW)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imported() -> Iterator[None]:
+    """Take what the tests have imported out of the garbage collector, which lmms-eval calls in every run."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

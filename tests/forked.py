@@ -1,9 +1,10 @@
 """Console commands and `python -c` in processes forked from one that has already imported lmms-eval and torch.
 
-The import takes most of the time of a command on the tiny models. Tests of what a command answers and writes start it
+The imports take most of the time of a command on the tiny models. Tests of what a command answers and writes start it
 here. `test_command_line`, `test_readme` and `test_new_data_set` show that the same commands start as a user types them.
 """
 
+import gc
 import importlib.metadata
 import multiprocessing
 import multiprocessing.forkserver
@@ -11,13 +12,16 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["lmms_eval.__main__"])
+SERVER.set_forkserver_preload(["lmms_eval.__main__", "nltk", "sklearn.linear_model", "openai", "peft"])
+"""Beside lmms-eval what it and VLMEvalKit import later; not VLMEvalKit itself, which changes the process."""
+STARTING = threading.Lock()
 IMPORTED = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 """What the imported libraries read once: every command has these settings."""
 
@@ -27,7 +31,7 @@ class Forked:
 
     def __init__(self, command: Sequence[str | Path], env: Mapping[str, str], cwd: Path | None = None) -> None:
         assert IMPORTED.items() <= env.items() and env["HF_HOME"] == os.environ["HF_HOME"]
-        with pytest.MonkeyPatch.context() as patch:
+        with STARTING, pytest.MonkeyPatch.context() as patch:
             for name, value in IMPORTED.items():
                 patch.setenv(name, value)
             multiprocessing.forkserver.ensure_running()
@@ -55,6 +59,7 @@ def run(
 
 def _become(command: list[str], env: dict[str, str], folder: Path, printed: Path) -> None:
     """Be the process of a command from now on."""
+    gc.freeze()  # what was imported stays: lmms-eval collects garbage several times in a run
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)

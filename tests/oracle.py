@@ -7,7 +7,8 @@ same single row is steered. No code is shared with
 the package.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers.masking_utils import eager_mask
 _gain: torch.Tensor | None = None  # (batch, prompt tokens)
 _added: torch.Tensor | float = 0.0  # (batch, prompt tokens)
 _steered: Sequence[tuple[int, int]] | None = None  # layers and heads
+_edit: Callable[[torch.Tensor, int], None] | None = None  # of scores, (batch, heads, tokens, tokens), in a layer
 _weights: list[torch.Tensor] = []  # of the last prompt row, in each layer: (batch, heads, prompt tokens)
 
 
@@ -45,6 +47,8 @@ def _eager(
             if _steered is None or (int(module.layer_idx), head) in _steered:  # type: ignore[arg-type]
                 scores[:, head, prompt - 1, :prompt] *= _gain
                 scores[:, head, :prompt, :prompt] += _added[:, None] if isinstance(_added, torch.Tensor) else _added
+    if _edit is not None:
+        _edit(scores, int(module.layer_idx))  # type: ignore[arg-type]
     if attention_mask is not None:
         scores = scores + attention_mask[..., : scores.shape[-1]]
     if s_aux is not None:  # a sink takes weight and gives no value
@@ -67,7 +71,23 @@ class OracleResult:
     weights: torch.Tensor  # of the last prompt row under alpha; (batch, layers, heads, prompt tokens)
 
 
-def _extended(inputs: dict[str, torch.Tensor], new: list[torch.Tensor], answer_type: int) -> dict[str, torch.Tensor]:
+@contextmanager
+def attending(model: PreTrainedModel, edit: Callable[[torch.Tensor, int], None] | None = None) -> Iterator[None]:
+    """Let the text decoder attend with the full score matrix, which an edit may change in place before the mask."""
+    global _edit
+    own = model.config.get_text_config(decoder=True)._attn_implementation
+    model.set_attn_implementation({"text_config": "oracle"})
+    _edit = edit
+    try:
+        yield
+    finally:
+        _edit = None
+        model.set_attn_implementation({"text_config": own})
+
+
+def extended(
+    inputs: dict[str, torch.Tensor], new: list[torch.Tensor], answer_type: int, own_positions: bool
+) -> dict[str, torch.Tensor]:
     """Return the inputs of a pass over the prompt and the tokens generated so far, which are text."""
     tail = torch.stack(new, 1) if new else inputs["input_ids"][:, :0]
     ends = {
@@ -77,7 +97,10 @@ def _extended(inputs: dict[str, torch.Tensor], new: list[torch.Tensor], answer_t
         "moe_mm_token_type_ids": torch.zeros_like(tail),
         "token_type_ids": torch.full_like(tail, answer_type),
     }
-    return {k: torch.cat([v, ends[k].to(v.dtype)], 1) if k in ends else v for k, v in inputs.items()}
+    batch = {k: torch.cat([v, ends[k].to(v.dtype)], 1) if k in ends else v for k, v in inputs.items()}
+    if not own_positions:
+        batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    return batch
 
 
 @torch.no_grad()
@@ -104,32 +127,42 @@ def complete_pass(
         steered: The only heads to which all that applies, each as its layer and its number; all by default.
     """
     global _gain, _added, _steered
-    own = model.config.get_text_config(decoder=True)._attn_implementation
-    model.set_attn_implementation({"text_config": "oracle"})
+    _gain = torch.where(inputs["input_ids"] == image_token_id, alpha[:, None], 1.0)
+    _added, _steered = (inputs["input_ids"] == image_token_id) * added, steered
+    _weights.clear()
     try:
-        _gain = torch.where(inputs["input_ids"] == image_token_id, alpha[:, None], 1.0)
-        _added, _steered = (inputs["input_ids"] == image_token_id) * added, steered
-        _weights.clear()
-        eos = model.generation_config.eos_token_id
-        pad = model.generation_config.pad_token_id
-        first, done = None, torch.zeros_like(alpha, dtype=torch.bool)
-        new: list[torch.Tensor] = []
-        while len(new) < tokens and not bool(done.all()):
-            batch = _extended(inputs, new, answer_type)
-            if not own_positions:
-                batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-            logits = model(**batch, use_cache=False).logits[:, -1]
-            first = logits if first is None else first
-            choice = logits.clone()
-            choice[:, list(forbidden)] = -torch.inf
-            token = choice.argmax(-1).masked_fill(done, pad)
-            new.append(token)
-            done |= token == eos
-        assert first is not None
-        return first, torch.stack(new, 1)
+        with attending(model):
+            return _decoded(model, inputs, tokens, own_positions, answer_type, forbidden)
     finally:
         _gain, _added, _steered = None, 0.0, None
-        model.set_attn_implementation({"text_config": own})
+
+
+def _decoded(
+    model: PreTrainedModel,
+    inputs: dict[str, torch.Tensor],
+    tokens: int,
+    own_positions: bool,
+    answer_type: int,
+    forbidden: Sequence[int],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    first, done = None, torch.zeros_like(inputs["input_ids"][:, 0], dtype=torch.bool)
+    new: list[torch.Tensor] = []
+    while len(new) < tokens and not bool(done.all()):
+        logits = model(**extended(inputs, new, answer_type, own_positions), use_cache=False).logits[:, -1]
+        first = logits if first is None else first
+        new.append(likeliest(model, logits, done, forbidden))
+        done |= new[-1] == model.generation_config.eos_token_id
+    assert first is not None
+    return first, torch.stack(new, 1)
+
+
+def likeliest(
+    model: PreTrainedModel, logits: torch.Tensor, done: torch.Tensor, forbidden: Sequence[int]
+) -> torch.Tensor:
+    """Return the next token of each row: padding where the answer is done, and none of the forbidden ones."""
+    choice = logits.clone()
+    choice[:, list(forbidden)] = -torch.inf
+    return choice.argmax(-1).masked_fill(done, model.generation_config.pad_token_id)
 
 
 def scaling_vis(

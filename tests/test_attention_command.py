@@ -85,9 +85,8 @@ def test_the_figures_are_those_of_the_weights(folder: Path) -> None:
     row = records[3]
     assert row.places is not None
     weights = row.weights[0, -1].astype(float).mean(0)[row.image]
-    boxes = np.array([*demo_boxes()[3].values()])
-    names = [name for name in demo_boxes()[3] if name in demo_rows()[3]["question"]]
-    boxes = np.array([demo_boxes()[3][name] for name in names])
+    question = demo_rows()[3]["question"]
+    boxes = np.array([box for name, box in demo_boxes()[3].items() if name in question])
     left, top, right, bottom = row.places.box.T
     middle = [(left + right) / 2, (top + bottom) / 2]
     within = np.any(

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from benchmarks import decoding, replay, sweep
+from benchmarks import decoders, decoding, over_plain, replay, sweep
 from benchmarks.__main__ import PARTS, app
 from benchmarks.measure import Case, Settings, Work, in_turn
 from benchmarks.report import Part
-from benchmarks.shapes import IMAGE, SHAPES, random_batch, random_llava
+from benchmarks.shapes import IMAGE, SHAPES, TEXT_TOKENS, random_batch, random_llava
 
 SMALLEST = ["--shape", "tiny", "--rounds", "1", "--batch-size", "16", "--tokens", "1"]
 
@@ -89,7 +90,7 @@ def test_other_settings_do_not_mix_with_the_figures_in_a_folder(quick_parts: lis
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["speed"], "'speed' is not one of decoding, sharing, growth, sweep, replay, end-to-end"),
+        (["speed"], "'speed' is not one of decoding, decoders, sharing, growth, sweep, replay, end-to-end"),
         (["--shape", "huge"], "'huge' is not one of tiny, small, scaled, 7b"),
         (["--device", "cuda:99"], "--device='cuda:99': torch sees"),
         (["--device", "gpu"], "--device='gpu': not a device of torch; give cpu, cuda or cuda:N"),
@@ -163,6 +164,33 @@ def test_decoding_puts_all_cases_in_one_table_with_bounds_only_where_they_belong
     assert "medians of 1 rounds" in text
 
 
+def test_each_decoder_has_its_bound_and_none_has_one_for_longer_answers() -> None:
+    bounds = {}
+    for tokens in (2, 3):
+        settings = Settings([Case("small", 1, rounds=1)], "cpu", "sdpa", tokens)
+        text = decoders.markdown(decoders.measure(settings))
+        lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+        bounds[tokens] = {line[0]: "".join(re.findall(r"at most (.*)\)", line[1])) for line in lines[2:]}
+    assert bounds[2] == {
+        "plain `generate`": "",
+        **{"vcd": "2.10", "icd": "2.10", "m3id": "1.50", "pai": "1.10", "pai, gamma 1.1": "1.50", "vaf": "1.10"},
+        **{"headsguided": "1.10", "dola": "1.35", "deco": "1.35", "sla": "1.35", "yesbias": ""},
+    }
+    assert bounds[3] == dict.fromkeys(bounds[2], "")
+
+
+def test_a_view_of_a_batch_is_what_its_kind_says() -> None:
+    batch = random_batch(random_llava(SHAPES["tiny"], "cpu", "sdpa"), rows=2)
+    seconds = [decoders.METHODS[name].second for name in ("vcd", "m3id", "icd")]
+    noised, text, longer = (decoders.view_of(batch, second.view, IMAGE) for second in seconds if second is not None)
+    assert torch.equal(noised["input_ids"], batch["input_ids"])
+    assert (noised["pixel_values"] - batch["pixel_values"]).std() > 0.9
+    assert text["input_ids"].shape == (2, TEXT_TOKENS) and "pixel_values" not in text
+    assert torch.equal(text["input_ids"][:, 0], batch["input_ids"][:, 0]), "the beginning stays"
+    assert longer["input_ids"].shape[1] == batch["input_ids"].shape[1] + decoders.INSTRUCTION
+    assert torch.equal(longer["pixel_values"], batch["pixel_values"])
+
+
 def test_a_sweep_s_bookkeeping_is_measured_in_a_real_sweep() -> None:
     figures = sweep.measure(Settings([Case("tiny", 2, rounds=1)], "cpu", "sdpa", tokens=2))
     assert figures["batches"] == sweep.ROUNDS and figures["share"] > 0 and figures["seconds"] > 0
@@ -181,7 +209,7 @@ def test_bounds_are_for_answers_of_two_tokens() -> None:
 
 
 def test_peak_memory_grows_with_the_batch_and_holds_the_weights() -> None:
-    one, many = (decoding.peak_memory_alone("tiny", "sdpa", rows, 1, "AdaptVis") for rows in (1, 16))
+    one, many = (over_plain.peak_memory_alone("decoding", "tiny", "sdpa", rows, 1, "AdaptVis") for rows in (1, 16))
     pictures = 15 * 3 * 336 * 336 * 4
     assert one > random_llava(SHAPES["tiny"], "cpu", "sdpa").get_memory_footprint()
     assert many > one + 2 * pictures, "two batches are made, and each is more than its pictures"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from adaptvis_plugin.decoding import AdaptVis, Baseline, Decoder, Method, ScalingVis
+from adaptvis_plugin.decoding import VAF, AdaptVis, Baseline, Decoder, Method, ScalingVis
 from adaptvis_plugin.decoding.prefix.store import Prefix, PrefixStore
 from tests.families import FAMILIES
 from tests.families.build import NOT_TEXT, random_batch, random_model
@@ -14,7 +14,7 @@ from tests.families.check import on
 TOLERANCE = 1e-4
 ROOM = 2**30  # the default, a twentieth of a tiny model, has no room for a prefix
 SHARING = ["llava", "vipllava", "llava_next", "llava_onevision", "idefics3", "smolvlm", "deepseek_vl"]
-METHODS: list[Method] = [Baseline(), ScalingVis(alpha=0.5), AdaptVis(0.5, 1.5, 0.4)]
+METHODS: list[Method] = [Baseline(), ScalingVis(alpha=0.5), AdaptVis(0.5, 1.5, 0.4), VAF(2.0, 0.5)]
 
 
 def questions(name: str, texts: list[int], images: list[int], seed: int = 0) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Every command and name in the README is one that exists, and every command is run as it stands."""
+"""Every command and name in the README is one that exists, and every command is run as it stands.
+
+A shell starts the first command of each kind, as a user does. What follows of a kind is forked (see `tests.forked`).
+"""
 
 import json
 import os
@@ -23,6 +26,7 @@ from adaptvis_plugin.traces import read_traces
 from adaptvis_plugin.tuning.lines import Line
 from adaptvis_plugin.tuning.tune import judge_traces, study_all
 from adaptvis_plugin.vlmevalkit.names import own_data_sets, registered_models
+from tests import forked
 from tests.data_helpers import official, serve, sources
 from tests.test_lmms_eval import evaluate, manager
 
@@ -52,6 +56,22 @@ class Elsewhere:
     why: str
     reaches: str
     instead: str | None = None
+
+
+def kind(line: str) -> str:
+    """Return the program of a line, and of `adaptvis` its command too."""
+    return " ".join(line.split()[: 1 + line.startswith("adaptvis")])
+
+
+STARTED_ELSEWHERE = {"lmms-eval", "adaptvis sweep", "adaptvis vlmeval"}
+"""By `test_command_line`, `test_sweep` and `test_new_data_set`, as a user starts them."""
+FORKED = {
+    line
+    for number, line in enumerate(LINES)
+    if line.startswith(("adaptvis", "lmms-eval"))
+    and not re.search(r"\$|adaptvis data", line)
+    and (kind(line) in STARTED_ELSEWHERE or kind(line) in map(kind, LINES[:number]))
+}
 
 
 def pip(extra: str) -> Elsewhere:
@@ -100,19 +120,19 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
             **os.environ,
             **{name: str(path) for name, path in own.items()},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            **forked.IMPORTED,
             "HF_ENDPOINT": site.host.rstrip("/"),
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": "1",
             "COLUMNS": "200",
         }
 
 
 def bash(code: str, folder: Path, environment: dict[str, str]) -> Done:
-    offline = {} if "data prepare" in code else {"HF_HUB_OFFLINE": "1"}
-    command = ["bash", "-euo", "pipefail", "-c", code]
-    ran = subprocess.run(
-        command, cwd=folder, env={**environment, **offline}, capture_output=True, text=True, timeout=600, check=False
-    )
+    if code in FORKED:
+        ran = forked.run(shlex.split(code, comments=True), environment, folder)
+    else:
+        command = ["bash", "-euo", "pipefail", "-c", code]
+        own = environment if "data prepare" not in code else {**environment, "HF_HUB_OFFLINE": "0"}
+        ran = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=600, check=False)
     return Done(folder, ran.returncode, ran.stdout + ran.stderr)
 
 
@@ -220,10 +240,10 @@ def test_a_task_of_ones_own_by_the_steps_as_they_are_written(environment: dict[s
     assert made.status == 0, made.said
     (tmp_path / "my_tasks" / "rooms.yaml").write_text(task)
     (tmp_path / "my_preset.yaml").write_text(preset)
-    ran = bash(run, tmp_path, environment)
+    ran = forked.run(shlex.split(run), environment, tmp_path)
     (results,) = tmp_path.glob("out/*/*_results.json")
     written = json.loads(results.read_text())
-    assert written["n-samples"]["rooms"]["effective"] == 2, ran.said[-3000:]
+    assert written["n-samples"]["rooms"]["effective"] == 2, ran.stderr[-3000:]
     assert {"individual_acc,none", "strict_acc,none", "rel_left,none", "rel_right,none"} <= set(
         written["results"]["rooms"]
     )
@@ -288,4 +308,5 @@ def test_python_is_the_public_surface() -> None:
         "assert matches('It is on the left.', 'Left', rule='strict') and len(authors_split(412)[1]) == 330\n"
         "assert load_preset('llava-1.5-7b').prompt == 'paper'\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = forked.run([sys.executable, "-c", code], {**os.environ, **forked.IMPORTED})
+    assert done.returncode == 0, done.stderr

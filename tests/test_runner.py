@@ -1,9 +1,10 @@
 """What both adapters share: batches of questions in, answers out."""
 
 import json
+import os
 import shutil
-import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from adaptvis_plugin.models.answers import Prompt
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.runner import Runner
 from adaptvis_plugin.paths import DEMO_MODEL
+from tests import forked
 
 END, PAD, LINE_BREAK, BED, VOCABULARY = 1, 3, 203, 427, 500
 """Tokens of the demo model."""
@@ -51,9 +53,15 @@ print("most rows:", fewer)
 """
 
 
+@cache
+def scenes() -> list[Row]:
+    """The demo's rows. Drawing all of them takes a second."""
+    return demo_rows()
+
+
 def test_a_batch_that_does_not_fit_into_memory_is_decoded_in_halves_with_the_same_answers() -> None:
     """With the process's memory really limited, and torch's own failure."""
-    done = subprocess.run([sys.executable, "-c", OUT_OF_MEMORY], capture_output=True, text=True, check=False)
+    done = forked.run([sys.executable, "-c", OUT_OF_MEMORY], {**os.environ, **forked.IMPORTED})
     assert done.returncode == 0, done.stderr[-2000:]
     assert "400 rows do not fit into memory; going on with 200 at a time" in done.stderr
     assert int(done.stdout.split()[-1]) <= 200
@@ -84,7 +92,7 @@ def talkative(tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 def answers(runner: Runner, tokens: int, **generation: Any) -> list[tuple[str, int]]:
     """Text and tokens; of six scenes, the last of which has the first one's picture."""
-    rows = [*demo_rows()[::80], demo_rows()[0]]
+    rows = [*scenes()[::80], scenes()[0]]
     prompts = [Prompt(runner.render(turn(row), row["question"], row["prompt"]), (row["image"],)) for row in rows]
     found = runner.answer(prompts, runner.arguments.choose("whatsup_demo"), max_new_tokens=tokens, **generation)
     return [(answer.text, answer.output_tokens) for answer in found]
@@ -106,7 +114,7 @@ def test_a_prompt_and_an_answer_that_meet_in_line_breaks_do_not_stop_at_an_empty
     template = folder / "chat_template.jinja"
     template.write_text(template.read_text().replace("ASSISTANT:", "ASSISTANT:\\n"))
     runner = steered(folder)
-    assert runner.render(turn(demo_rows()[0]), "").endswith("ASSISTANT:\n")
+    assert runner.render(turn(scenes()[0]), "").endswith("ASSISTANT:\n")
     free = answers(runner, 4)
     assert all(text and tokens == 4 for text, tokens in free)
     assert answers(runner, 4, stop_strings=["\n\n"]) == free
@@ -170,7 +178,7 @@ def test_logits_that_are_not_finite_name_the_question(tmp_path: Path) -> None:
     weights[embedding][BED] = torch.nan
     safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
     runner = steered(folder)
-    rows = demo_rows()[::37]
+    rows = scenes()[::37]
     prompts = [Prompt(runner.render(turn(r), ""), (r["image"],), f"x, document {n}") for n, r in enumerate(rows)]
     hit = [f"x, document {n}" for n, row in enumerate(rows) if " bed" in row["question"]]
     for most, named in ((len(rows), "; ".join(hit)), (1, hit[0])):
@@ -186,7 +194,7 @@ def test_a_sweep_gives_what_a_run_under_each_coefficient_gives(
 ) -> None:
     """Also the lengths of answers that a stop string ends, in one pass and in complete passes; and by halves."""
     monkeypatch.setattr(talkative.decoder, "_packs", one_pass)
-    rows = demo_rows()[::50]
+    rows = scenes()[::50]
     prompts = [Prompt(talkative.render(turn(r), ""), (r["image"],), "", ("left", "on")) for r in rows]
     prompts.append(Prompt("USER: Where is it? ASSISTANT:", ()))
     options: dict[str, Any] = {"max_new_tokens": 6, "stop_strings": stops}

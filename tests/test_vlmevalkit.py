@@ -116,7 +116,8 @@ print(json.dumps(collect_run_benchmark_report(sys.argv[1])))
 """
     own = {**environment, "HOME": str(tmp_path)}
     command = [sys.executable, "-c", code, str(scored[0] / "demo_adaptvis")]
-    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=400, check=True)
+    done = run(command, own)
+    assert done.returncode == 0, done.stderr[-3000:]
     before, report = map(json.loads, [line for line in done.stdout.splitlines() if line.startswith("[")])
     assert before == [[], [False, False]]
     (row,) = report

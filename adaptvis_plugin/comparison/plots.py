@@ -71,6 +71,7 @@ def save(part: SectionFigures, folder: Path, stem: str) -> list[Path]:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture as the PNG of that name, and as SVG beside it."""
     figure.savefig(path, dpi=150, facecolor="white")
+    figure.set_layout_engine(None)  # its parts keep the places they have got; matplotlib would find them twice per file
     with mpl.rc_context(STYLE):
         figure.savefig(path.with_suffix(".svg"), facecolor="white", metadata={"Date": None})
 

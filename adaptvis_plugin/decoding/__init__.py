@@ -11,7 +11,8 @@ decoder        decodes a batch: in one pass for every coefficient, or in two
 results        what it returns, and what it has done
 validation     what a batch must be
 greedy         the generation config: greedy, whatever the checkpoint or the caller says
-packing        copies of the last prompt token in the first pass, one for each coefficient
+packing        copies of the edited tokens in the first pass, one for each coefficient
+copies         their attention
 branches       what follows in a sweep: a branch for each coefficient, on the cache of one prompt
 steering       passes in which the last row or more of the attention is edited
 heads          which layers and heads are steered

@@ -4,7 +4,7 @@ In a causal decoder only the last prompt token is steered, so the keys and value
 on alpha. The decoder therefore prefills once, with copies of the last token behind the prompt, each under another
 coefficient (see `packing`); reads the confidence from that pass; chooses each row's copy; and goes on with ordinary
 greedy decoding. The two complete passes of the authors' code give the same logits (see tests/oracle.py) at more than
-twice the cost.
+twice the cost. Methods that edit all tokens after the image have copies of those.
 
 Two complete passes, the second with only its last row steered, remain where that is not exact: if earlier tokens see
 the last one (PaliGemma's prefix attends both ways), if a layer keeps a state that the copies would change, or if a
@@ -33,7 +33,7 @@ from adaptvis_plugin.decoding.methods.baseline import Baseline
 from adaptvis_plugin.decoding.methods.scaling_vis import ScalingVis
 from adaptvis_plugin.decoding.mixing import FirstTokenPass, MixedPass
 from adaptvis_plugin.decoding.packing import Choose, InexactError, PackedPass
-from adaptvis_plugin.decoding.parts import AttentionEdit, Columns, EarlyExits, SecondStream
+from adaptvis_plugin.decoding.parts import AttentionEdit, Columns, EarlyExits, OtherQuestion, SecondStream
 from adaptvis_plugin.decoding.passes import FirstPass, Generated, Untouched, generate
 from adaptvis_plugin.decoding.prefix import SharedPrefixes
 from adaptvis_plugin.decoding.recording import Recording
@@ -305,7 +305,7 @@ class Decoder:
         if plan.idle:
             return [self._plain(batch, greedy, capture, plan.neutral)]
         untouched = torch.zeros(len(batch["input_ids"]), dtype=torch.bool, device=batch["input_ids"].device)
-        if plan.edit is not None or plan.second is not None:
+        if plan.uses_image:
             untouched = self._rows_without_image(batch)
         plan = plan.except_for(untouched)
         captured = Captured(self._text_decoder) if capture else None
@@ -333,11 +333,12 @@ class Decoder:
         """Decode a batch under an edit of attention: in the unsteered pass, if that is exact, or in one of its own."""
         edit, branches, capture = plan.edit, plan.branches, captured is not None
         assert edit is not None
-        if plan.alphas is not None and edit.rows == "last":
+        if plan.alphas is not None and edit.rows != "all":
             packed = PackedPass(
                 self.model,
                 self._text_decoder,
                 edit,
+                edit.last_tokens(Columns.of(batch["input_ids"], self.image_token_id)),
                 _distinct(plan.neutral, *plan.alphas),
                 plan.choose,
                 branches=branches,
@@ -534,6 +535,12 @@ class Plan:
     def mixes(self) -> bool:
         """Whether logits are changed."""
         return self.second is not None or self.exits is not None or self.first_logits is not None
+
+    @property
+    def uses_image(self) -> bool:
+        """Whether there is nothing to do in a row without an image."""
+        contrasts = self.second is not None and not isinstance(self.second.view, OtherQuestion)
+        return self.edit is not None or contrasts
 
     @property
     def idle(self) -> bool:

@@ -10,6 +10,9 @@ from adaptvis_plugin.decoding.first_token import FirstToken, Options
 from adaptvis_plugin.decoding.passes import FirstPass
 from adaptvis_plugin.decoding.recording import Recording
 
+_BEHIND = 1e4
+"""How far the logits of words that a method rules out are put behind the others."""
+
 
 def plausible(scores: torch.Tensor, logits: torch.Tensor, beta: float) -> torch.Tensor:
     """Return scores with every token ruled out that the unchanged model finds implausible.
@@ -77,21 +80,24 @@ class MixedPass:
         """Mix the logits of the first token."""
         self._inner.ended(recording, output)
         self.alpha, self._untouched = self._choose(recording)
-        self.logits = self.next(output.logits[:, -1])
-        output.logits = self.logits[:, None]
+        output.logits = self.next(output.logits[:, -1])[:, None]
 
     def later(self, output: Any) -> None:
         """Mix the logits of a later token."""
         output.logits = self.next(output.logits[:, -1])[:, None]
 
     def next(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the mixed logits of the next step; see `mixed`."""
+        """Return the mixed logits of the next step for `generate`; see `mixed`."""
         logits, strength = logits.float(), self.alpha[:, None].to(logits.device)
         mixed = self.mixed(logits, strength, self._step)
-        self._step += 1
         # A word that the model rules out stays ruled out: its logit may be -inf, with which nothing can be computed.
-        mixed = mixed.masked_fill(logits <= torch.finfo(torch.float16).min, -torch.inf)
-        return torch.where(self._untouched[:, None].to(logits.device), logits, mixed)
+        never = logits <= torch.finfo(torch.float16).min
+        mixed = torch.where(self._untouched[:, None].to(logits.device), logits, mixed.masked_fill(never, -torch.inf))
+        if self._step == 0:
+            self.logits = mixed
+        self._step += 1
+        # Behind all others, and not at -inf: a logits processor may rule out every word that the method leaves.
+        return torch.where((mixed == -torch.inf) & ~never, logits - _BEHIND, mixed)
 
 
 class FirstTokenPass(MixedPass):

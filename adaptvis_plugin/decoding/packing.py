@@ -1,9 +1,13 @@
-"""One pass for every coefficient: copies of the last prompt token, behind the prompt and at its position.
+"""One pass for every coefficient: copies of the tokens that are edited, behind the prompt and at their positions.
 
-In a causal decoder no prompt token sees the copies, so the model's own kernel computes the prompt's rows as ever. Each
-copy sees the tokens before the last one, under a coefficient of its own, and itself. So one pass gives the logits of
-the plain model and of each coefficient. A prompt is then decoded in one branch, whose cache is the prompt with the
-chosen copy in the place of the last token, or in several branches (see `branches`).
+These tokens are the last one of the prompt, or all after its image. In a causal decoder no prompt token sees the
+copies, so the model's own kernel computes the prompt's rows as ever. Each copy sees what stands before the tokens that
+it copies, under a coefficient of its own, and itself. So one pass gives the logits of the plain model and of each
+coefficient. A prompt is then decoded in one branch, whose cache is the prompt with the chosen copy in the place of what
+it copies, or in several branches (see `branches`), if only the last token is edited.
+
+Where the texts after the images differ in length, all copies are as long as the longest. What a copy has too much, at
+its beginning, is computed and not used.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +15,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch.nn.functional import pad as padded
 from transformers import Cache, PreTrainedModel
 
-from adaptvis_plugin.decoding.attention import AttentionCall, OncePerMask, active
+from adaptvis_plugin.decoding.attention import active
 from adaptvis_plugin.decoding.branches import Branches, BranchLayer
 from adaptvis_plugin.decoding.capture import Captured
+from adaptvis_plugin.decoding.copies import Copies
 from adaptvis_plugin.decoding.finite import refuse, unusable
 from adaptvis_plugin.decoding.first_pass import around_first_pass
 from adaptvis_plugin.decoding.first_token import FirstToken, Options
@@ -24,8 +28,7 @@ from adaptvis_plugin.decoding.inspection import TextDecoder
 from adaptvis_plugin.decoding.parts import AttentionEdit, Columns
 from adaptvis_plugin.decoding.passes import positions
 from adaptvis_plugin.decoding.recording import Recording
-from adaptvis_plugin.decoding.rows import additive, attention_weights, weighted_sum
-from adaptvis_plugin.decoding.steering import BatchEdit, EditedRows, SteeredLayers, attention_under, has_kernel
+from adaptvis_plugin.decoding.steering import BatchEdit, EditedRows, attention_under, has_kernel
 
 Choose = Callable[[FirstToken], torch.Tensor]
 """Maps the unsteered model's first token to the strength of each branch, shape (batch, branches)."""
@@ -50,7 +53,8 @@ class PackedPass:
         model: The model.
         text_decoder: Its text decoder.
         edit: What happens to the attention logits of the copies.
-        coefficients: The neutral strength for the last prompt token itself, and the strength of each copy.
+        copied: Which of the last tokens are copied, shape (batch, length of a copy).
+        coefficients: The neutral strength for the prompt itself, and the strength of each copy.
         choose: See `Choose`.
         branches: The number of branches of each prompt. The `generate` call has a row for each, and those of a prompt
             follow each other.
@@ -58,7 +62,7 @@ class PackedPass:
         captured: Where to keep the weights of the last prompt token, and of each copy in its place.
 
     Attributes:
-        copies: The number of copies.
+        copies: The number of copied tokens: of all copies together.
         branches: The number of branches of each prompt.
         alpha: What `choose` returned.
         logits: Logits of the first token of each branch; shape (batch, branches, vocabulary), fp32.
@@ -72,6 +76,7 @@ class PackedPass:
         model: PreTrainedModel,
         text_decoder: TextDecoder,
         edit: AttentionEdit,
+        copied: torch.Tensor,
         coefficients: Sequence[float],
         choose: Choose,
         *,
@@ -79,11 +84,12 @@ class PackedPass:
         options: Sequence[Options] | None = None,
         captured: Captured | None = None,
     ) -> None:
-        self.copies = len(coefficients) - 1
+        self.copies = (len(coefficients) - 1) * copied.shape[1]
         self.branches = branches
         self._model = model
         self._text_decoder = text_decoder
         self._edit = edit
+        self._copied = copied
         self._coefficients = coefficients
         self._choose = choose
         self._options = options
@@ -92,21 +98,23 @@ class PackedPass:
 
     def may_be_exact_for(self, inputs: dict[str, Any]) -> bool:
         """Whether copies can be tried for a batch; its pass shows the rest."""
-        text, (tokens, last) = self._text_decoder, (inputs["input_ids"].shape[1], inputs["input_ids"][:, -1])
+        text, (tokens, length) = self._text_decoder, (inputs["input_ids"].shape[1], self._copied.shape[1])
+        copied = self._copy(inputs["input_ids"][:, -length:])
         step = text.query_scale_step
         return (
             all(has_kernel(config._attn_implementation) for config in text.configs)
             # A placeholder needs a feature of an image, and a copy has none.
-            and text.placeholders.isdisjoint(last.tolist())
-            and (step is None or tokens // step == (tokens + self.copies) // step)
+            and text.placeholders.isdisjoint(copied.flatten().tolist())
+            and (step is None or (tokens - length + 1) // step == (tokens + self.copies) // step)
         )
 
     def prepare(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return inputs for `generate` with a row for each branch, though each image only once."""
         self._columns = Columns.of(inputs["input_ids"], self._text_decoder.image_token_id)
-        strength = torch.tensor(self._coefficients[1:], device=inputs["input_ids"].device)[None, None, :, None]
+        strength = torch.tensor(self._coefficients[1:], device=inputs["input_ids"].device)
+        strength = strength.repeat_interleave(self._copied.shape[1])[None, None, :, None]
         edit = BatchEdit(self._edit, self._columns, strength)
-        self._steered = Copies(self._text_decoder, edit, self.copies, self._captured)
+        self._steered = Copies(self._text_decoder, edit, self.copies, self._copied, self._captured)
         if self._captured is not None:
             self._captured.given(inputs)
         if self.branches == 1:
@@ -126,22 +134,31 @@ class PackedPass:
         cache = options.get("past_key_values")
         if isinstance(cache, Cache):
             cache.activate_past_recording()  # so that a sliding window loses nothing that is needed without the copies
-        self._swapped.enter_context(attention_under(self._text_decoder, self._steered))
-        tokens = options["input_ids"].shape
+        matrix = self._edit.rows != "last"
+        self._swapped.enter_context(attention_under(self._text_decoder, self._steered, matrix=matrix))
+        tokens = options["input_ids"]
         packed = {
             name: self._packed(value)
             for name, value in options.items()
             if value is not None
-            and (name in ("attention_mask", "position_ids") or getattr(value, "shape", None) == tokens)
+            and (name in ("attention_mask", "position_ids") or getattr(value, "shape", None) == tokens.shape)
         }
         if options.get("logits_to_keep"):
             packed["logits_to_keep"] = options["logits_to_keep"] + self.copies
+            if (length := self._copied.shape[1]) > 1:  # the last token of the prompt, and that of each copy
+                last = torch.arange(-1, self.copies, length, device=tokens.device) + tokens.shape[1]
+                packed["logits_to_keep"] = last
         return {**options, **packed}
 
     def _packed(self, value: torch.Tensor) -> torch.Tensor:
         """Take one row for each prompt, and append the copies; shape (..., rows, tokens)."""
-        value = value[..., :: self.branches, :]
-        return torch.cat([value, value[..., -1:].expand(*value.shape[:-1], self.copies)], -1)
+        value, length = value[..., :: self.branches, :], self._copied.shape[1]
+        copy = self._copy(value[..., -length:])
+        return torch.cat([value, *[copy] * (self.copies // length)], -1)
+
+    def _copy(self, last: torch.Tensor) -> torch.Tensor:
+        """Return the last tokens with the very last in the place of those that are not copied; shape (..., tokens)."""
+        return torch.where(self._copied.to(last.device), last, last[..., -1:])
 
     def ended(self, recording: Recording, output: Any) -> None:
         """Choose the branches once the first pass has ended, and leave their logits and cache to `generate`.
@@ -153,24 +170,28 @@ class PackedPass:
             NonFiniteLogitsError: If the logits of a branch are not finite.
         """
         self._steered.check()
-        if not recording.last_is_unseen:
-            raise InexactError(may_change=False)
-        if not recording.copies_are_true:
+        length, copies = self._copied.shape[1], self.copies
+        if not recording.unseen(length + copies):
+            # The tokens of an image may see each other, and be among the last ones of a row with a shorter text.
+            raise InexactError(may_change=recording.unseen(1 + copies))
+        if not self._copies_are_true(recording.inputs_embeds):
             raise InexactError(may_change=True)
+        if recording.logits.shape[1] == 1 + copies:  # a model that returns the logits of all tokens
+            recording.logits = recording.logits[:, ::length]
         self.alpha = self._choose(FirstToken(recording.logits[:, 0], self._options))
         chosen = self._places(self.alpha)
         self.logits = self.chosen(recording.logits)
         refuse(unusable(self.logits).any(1), self._model.dtype, "the first token under steering")
         output.logits = self.logits.flatten(0, 1)[:, None]
         cache: Any = output.past_key_values
-        before = cache.get_seq_length() - 1 - self.copies
-        _put_chosen(cache, self.copies, chosen)
+        before = cache.get_seq_length() - length - copies
+        _put_chosen(cache, self._copied, copies, chosen)
         if self.branches == 1:
             if self._edit.every_step:
                 active.set(EditedRows(self._text_decoder, self._chosen_edit(), passes=1))
             else:
                 self._swapped.close()
-            cache.crop(-self.copies)
+            cache.crop(-copies)
             for layer in cache.layers:
                 if hasattr(layer, "record_past"):
                     layer.record_past = False  # a sliding window forgets again
@@ -181,6 +202,14 @@ class PackedPass:
             ]
             edit = self._chosen_edit() if self._edit.every_step else None
             active.set(Branches(self._text_decoder, self.branches, before, edit))
+
+    def _copies_are_true(self, given: torch.Tensor | None) -> bool:
+        """Whether the copies were given what the tokens that they copy were given, shape (batch, tokens, size)."""
+        if given is None:
+            return True
+        length = self._copied.shape[1]
+        last = given[:, -length - self.copies :].permute(2, 0, 1).unflatten(-1, (-1, length))
+        return bool((last[..., 1:, :] == self._copy(last[..., 0, :])[..., None, :]).all())
 
     def later(self, output: Any) -> None:
         """Leave a later pass as it is."""
@@ -212,58 +241,21 @@ class PackedPass:
         return computed.long().argmax(-1)
 
 
-class Copies(SteeredLayers):
-    """Steers the copies in a pass.
-
-    Args:
-        text_decoder: The text decoder.
-        edit: What happens to their attention logits.
-        copies: The number of copies.
-        captured: See `PackedPass`.
-    """
-
-    def __init__(
-        self, text_decoder: TextDecoder, edit: BatchEdit, copies: int, captured: Captured | None = None
-    ) -> None:
-        super().__init__(text_decoder)
-        self._edit = edit
-        self._copies = copies
-        self._captured = captured
-        self._masks = OncePerMask(self._mask)
-
-    def attend(self, call: AttentionCall) -> torch.Tensor:
-        """Attend with the model's own kernel in the prompt's rows, and by the formula in those of the copies."""
-        edit = self._edit.in_layer(self.number(call), call, call.key.shape[2])
-        query, prompt = call.query[:, :, -self._copies :], call.without_last(self._copies)
-        weights = attention_weights(query, call.key, self._masks(call), edit, **call.options)
-        if self._captured is not None:
-            self._captured.add(call, prompt.last_weights())
-            before = call.key.shape[2] - 1 - self._copies
-            # A copy sees itself in the last prompt token's place, and no other column behind the prompt.
-            self._captured.add(call, torch.cat([weights[..., :before], weights[..., before:].sum(-1, True)], -1))
-        return torch.cat([prompt.run(), weighted_sum(weights, call.value)], 1)
-
-    def _mask(self, call: AttentionCall) -> torch.Tensor:
-        """Let each copy see what the last prompt token sees, but itself in that token's place."""
-        copies, columns = self._copies, call.key.shape[2]
-        mask = call.key.new_full((copies, columns), -torch.inf, dtype=torch.float32)
-        mask[:, : -1 - copies] = 0
-        mask[:, -copies:].fill_diagonal_(0)
-        seen = call.without_last(copies).mask_of(-1, columns - copies)
-        return mask[None, None] if seen is None else mask + padded(additive(seen), (0, copies))
-
-
-def _put_chosen(cache: Any, copies: int, chosen: torch.Tensor) -> None:
-    """Put the chosen ones of the last prompt token and its copies in their place and those behind it.
+def _put_chosen(cache: Any, copied: torch.Tensor, copies: int, chosen: torch.Tensor) -> None:
+    """Put the chosen copies in the place of what they copy, and of what stands behind it.
 
     Args:
         cache: The cache, with the copies.
-        copies: The number of copies.
-        chosen: 0 for the last prompt token itself, i for its i-th copy; shape (batch, branches).
+        copied: See `PackedPass`.
+        copies: The number of copied tokens.
+        chosen: 0 for the prompt itself, i for the i-th copy; shape (batch, branches).
     """
+    length = copied.shape[1]
+    from_copy = torch.where(copied.to(chosen.device)[:, None], chosen[..., None] * length, 0)
+    places = (from_copy + torch.arange(length, device=chosen.device)).flatten(1)[:, None, :, None]
     for layer in cache.layers:
         for states in (layer.keys, layer.values):
             if states is not None:  # otherwise the layer shares those of another one
-                last = states[:, :, -1 - copies :]
-                index = chosen.to(states.device)[:, None, :, None].expand(-1, last.shape[1], -1, last.shape[3])
-                last[:, :, : chosen.shape[1]] = last.gather(2, index)
+                last = states[:, :, -length - copies :]
+                index = places.to(states.device).expand(-1, last.shape[1], -1, last.shape[3])
+                last[:, :, : places.shape[2]] = last.gather(2, index)

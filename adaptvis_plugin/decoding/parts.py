@@ -85,6 +85,22 @@ class AttentionEdit:
     every_step: bool = False
     heads: Heads = Heads()  # noqa: RUF009  # it is immutable
 
+    def last_tokens(self, columns: Columns) -> torch.Tensor:
+        """Return which of the last tokens of prompts are edited, if not all tokens are.
+
+        Args:
+            columns: What the prompts hold.
+
+        Returns:
+            Shape (batch, as many tokens as the longest text after an image has). Of a row without an image, the last.
+        """
+        image = columns.image[:, 0, 0]
+        if self.rows == "last":
+            return torch.ones_like(image[:, -1:])
+        text = torch.where(image.any(1), image.shape[1] - 1 - columns.last_image, 1)
+        longest = max(1, int(text.max()))
+        return torch.arange(longest, device=image.device) >= longest - text[:, None]
+
 
 @dataclass(frozen=True)
 class NoisedImage:

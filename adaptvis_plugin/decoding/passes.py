@@ -17,7 +17,7 @@ class FirstPass(Protocol):
     """What happens to the first pass of a `generate` call, and to the logits of the passes after it.
 
     Attributes:
-        copies: The number of copies of the last prompt token in it.
+        copies: The number of copied tokens in it, behind the prompt.
         branches: The number of rows that the call has for each prompt.
     """
 

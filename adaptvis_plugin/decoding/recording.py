@@ -19,14 +19,14 @@ from adaptvis_plugin.decoding.rows import visible
 class Recording:
     """What a first forward pass was given, and what it returned.
 
-    `last_is_unseen`, `causal`, `inputs_embeds` and `cache` require that the text decoder was watched, and are only
+    `unseen`, `causal`, `inputs_embeds` and `cache` require that the text decoder was watched, and are only
     there until the pass has ended.
 
     Attributes:
         confidence: The probability of each row's most likely first token, unsteered; shape (batch,).
-        logits: Logits of the last positions: of the last prompt token and, if the pass had some, of its copies (see
-            `packing`); shape (batch, 1 + copies, vocabulary), fp32.
-        copies: The number of copies.
+        logits: Logits of the last positions: of the last prompt token and, if the pass had some, of copies (see
+            `packing`); shape (batch, at most 1 + copies, vocabulary), fp32.
+        copies: The number of copied tokens behind the prompt.
         position_ids: The positions that the pass was given, or None; the last axis is the prompt.
         inputs_embeds: What the text decoder was given, shape (batch, tokens and copies, hidden size). None if it was
             given tokens.
@@ -44,19 +44,18 @@ class Recording:
         self._masks: dict[int, torch.Tensor] = {}
         self._unreadable = False
 
-    @property
-    def last_is_unseen(self) -> bool:
-        """Whether no token but the last one, and no token but a copy of it, saw the last one."""
-        last = -1 - self.copies
-        return not self._unreadable and not any(
-            bool(visible(mask[..., :last, last:]).any()) for mask in self._masks.values()
-        )
+    def unseen(self, count: int) -> bool:
+        """Whether none of the last tokens of the pass was seen by a token before it.
 
-    @property
-    def copies_are_true(self) -> bool:
-        """Whether the copies were given what the last prompt token was given."""
-        given = self.inputs_embeds
-        return given is None or bool((given[:, -self.copies :] == given[:, -1 - self.copies, None]).all())
+        Args:
+            count: The number of these.
+        """
+
+        def seen(mask: torch.Tensor) -> bool:
+            columns = min(count, mask.shape[-1])
+            return bool(visible(mask[..., -columns:]).triu(1 + columns - mask.shape[-2]).any())
+
+        return not self._unreadable and not any(map(seen, self._masks.values()))
 
     @property
     def causal(self) -> bool:
@@ -64,11 +63,8 @@ class Recording:
 
         It does not if the tokens of an image see each other, or if positions are derived from images.
         """
-        if self.position_ids is None or self.position_ids.ndim != 2 or self._unreadable:
-            return False
-        return not any(
-            bool(visible(mask).triu(1 + mask.shape[-1] - mask.shape[-2]).any()) for mask in self._masks.values()
-        )
+        ordinary = self.position_ids is not None and self.position_ids.ndim == 2
+        return ordinary and self.unseen(max((mask.shape[-1] for mask in self._masks.values()), default=1))
 
     def keep_mask(self, module: nn.Module, arguments: Any, options: dict[str, Any]) -> None:
         """Keep the mask of an attention layer; a pre-forward hook."""
@@ -107,7 +103,7 @@ def record(
         model: The model that generates inside the block.
         watched: Its text decoder, to record masks and embeddings too. The cache then also remembers what a sliding
             window would otherwise forget, so that positions can be taken out of it again.
-        copies: The number of copies of the last prompt token in the pass.
+        copies: The number of copied tokens behind the prompt.
         first_token: What to call the first token in an error.
         done: Called when the first pass has ended.
         later: Called with the output of every later pass.

@@ -154,8 +154,9 @@ def _join(cache: Any, views: Any) -> None:
         for name in ("keys", "values"):
             own, view = getattr(layer, name, None), getattr(other, name, None)
             if own is not None and view is not None:  # otherwise the layer shares those of another one
-                view = padded(view, (0, 0, own.shape[-2] - view.shape[-2], 0))
-                setattr(layer, name, torch.stack([own, view], 1).flatten(0, 1))
+                joined = own.new_zeros(len(own), _ROWS, *own.shape[1:])
+                joined[:, 0], joined[:, 1, :, own.shape[-2] - view.shape[-2] :] = own, view
+                setattr(layer, name, joined.flatten(0, 1))
         for name in ("conv_states", "recurrent_states"):
             states, others = getattr(layer, name, {}), getattr(other, name, {})
             for index, own in states.items():

@@ -18,7 +18,9 @@ from adaptvis_plugin.decoding.rows import Edit, additive, attend, weighted_sum
 if TYPE_CHECKING:
     from adaptvis_plugin.decoding.capture import Captured
 
-_BLOCK = 256  # rows that are computed at once where many are edited
+BLOCK = 256
+"""Rows that are computed at once where many are edited."""
+ALL = slice(None)
 
 
 class SteeredLayers:
@@ -67,13 +69,14 @@ class BatchEdit:
     strength: torch.Tensor
     _extended: dict[Any, tuple[Columns, torch.Tensor]] = field(default_factory=dict, repr=False)
 
-    def in_layer(self, layer: int, call: AttentionCall, total: int) -> Edit | None:
+    def in_layer(self, layer: int, call: AttentionCall, total: int, rows: slice = ALL) -> Edit | None:
         """Return what happens to the logits in a layer; None if nothing does.
 
         Args:
             layer: The layer's number.
             call: Its call.
             total: The number of columns so far, of which a layer with a sliding window is given only the last ones.
+            rows: Which of the rows that have a strength of their own.
         """
         heads = self.edit.heads.of_layer(layer)
         if heads is False:
@@ -81,10 +84,11 @@ class BatchEdit:
         batch, seen, device, change = len(call.key), call.key.shape[2], call.key.device, self.edit.change
         if (total, seen, device) not in self._extended:  # once for all layers of a pass that are alike
             columns, strength = self.columns.extended(total, seen, device), self.strength.to(device)
-            if (rows := batch // len(columns.image)) > 1:  # beside each row its view, which is not edited
-                columns, strength = columns.beside(rows), strength.repeat_interleave(rows, 0)
+            if (views := batch // len(columns.image)) > 1:  # beside each row its view, which is not edited
+                columns, strength = columns.beside(views), strength.repeat_interleave(views, 0)
             self._extended[total, seen, device] = columns, strength
         columns, strength = self._extended[total, seen, device]
+        strength = strength[:, :, rows]
         if heads is True:
             return lambda logits: change(logits, columns, strength)
         chosen = padded(heads, (0, call.query.shape[1] - len(heads)), value=False)[:, None, None].to(device)
@@ -130,7 +134,10 @@ class EditedRows(SteeredLayers):
         weights = call.last_weights(edit)
         if self._captured is not None and passes == 0:
             self._captured.add(call, weights)
-        return call.run() if edit is None else torch.cat([call.run()[:, :-1], weighted_sum(weights, call.value)], 1)
+        if edit is None:
+            return call.run()
+        last = weighted_sum(weights, call.value)
+        return last if call.query.shape[2] == 1 else torch.cat([call.run()[:, :-1], last], 1)
 
     def _many_rows(self, call: AttentionCall, edit: Edit, of_batch: BatchEdit) -> torch.Tensor:
         """Attend with the model's own kernel, and replace all rows, or those after each row's last image token."""
@@ -139,8 +146,8 @@ class EditedRows(SteeredLayers):
         after = last_image if of_batch.edit.rows == "after the image" else torch.full_like(last_image, -1)
         edited = torch.arange(columns - queries, columns, device=output.device) > after[:, None]
         first = int(edited.any(0).long().argmax())
-        for start in range(first, queries, _BLOCK):
-            rows = slice(start, min(start + _BLOCK, queries))
+        for start in range(first, queries, BLOCK):
+            rows = slice(start, min(start + BLOCK, queries))
             # A row of padding sees nothing, and has to stay finite.
             mask = additive(call.masks_of(rows.start, rows.stop)).clamp(min=torch.finfo(torch.float32).min)
             ours = attend(call.query[:, :, rows], call.key, call.value, mask, edit, **call.options)

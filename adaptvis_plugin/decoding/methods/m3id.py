@@ -40,6 +40,5 @@ class M3ID(FixedStrength):
         return SecondStream(NoImage(), self._mix)
 
     def _mix(self, own: torch.Tensor, view: torch.Tensor, forgetting: torch.Tensor, step: int) -> torch.Tensor:
-        own, view = own.log_softmax(-1), view.log_softmax(-1)
         # (1 - g) / g, without a small difference of large numbers.
         return plausible(own + torch.expm1(forgetting * step) * (own - view), own, self.beta)

@@ -16,7 +16,7 @@ from adaptvis_plugin.decoding.greedy import Greedy
 from adaptvis_plugin.decoding.inspection import inspect_model
 from adaptvis_plugin.decoding.method import scaled_image
 from adaptvis_plugin.decoding.packing import PackedPass
-from adaptvis_plugin.decoding.parts import AttentionEdit
+from adaptvis_plugin.decoding.parts import AttentionEdit, Columns
 from adaptvis_plugin.decoding.steering import has_kernel
 from adaptvis_plugin.decoding.validation import checked
 from adaptvis_plugin.methods import METHODS, PAPER, hyper_parameters
@@ -193,7 +193,9 @@ def _passes(decoder: Decoder, methods: Mapping[str, Method], batch: dict[str, An
     if batch is not None:
         coefficients = {alpha for method in (*methods.values(), TRIED) for alpha in method.alphas or ()} | {1.0}
         edit = AttentionEdit(scaled_image)
-        packed = PackedPass(decoder.model, text, edit, sorted(coefficients), lambda first: first.logits, branches=1)
+        last = edit.last_tokens(Columns.of(batch["input_ids"], text.image_token_id))
+        given = (edit, last, sorted(coefficients), lambda first: first.logits)
+        packed = PackedPass(decoder.model, text, *given, branches=1)
         if not packed.may_be_exact_for(batch):
             ends = batch["input_ids"][0, -1].item() in text.placeholders
             reason = "the prompt ends in an image" if ends else "the scale of the queries changes behind the prompt"
@@ -306,8 +308,8 @@ def _run(found: Report, runner: Runner, methods: Mapping[str, Method], example: 
         return cache
 
     passes = report.Passes(1, certain=True, reason="a row was run")
-    # An edit of more rows than the last takes a complete pass wherever steering takes none.
-    many = sum(method.attention is not None and method.attention.rows != "last" for method in methods.values())
+    # An edit of all rows takes a complete pass wherever steering takes none.
+    many = sum(method.attention is not None and method.attention.rows == "all" for method in methods.values())
     if decoder.stats.full_passes > many:
         reason = "a row was run, and its masks do not allow copies of the last token"
         passes = found.passes if found.passes.count == 2 else report.Passes(2, certain=True, reason=reason)
