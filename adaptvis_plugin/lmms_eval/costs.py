@@ -5,8 +5,8 @@ from adaptvis_plugin.decoding.parts import NoImage
 from adaptvis_plugin.methods import name_of
 
 SECOND, SECOND_WITHOUT_IMAGE, EXITS, TWO_PASSES = 2.0, 1.5, 1.3, 2.0
-"""What a decoding costs beside a second stream, with early exits, or after a pass of its own for the confidence; a
-plain one is 1. Rounded from measurements: see `python -m benchmarks`."""
+"""What a decoding takes beside a second stream, with early exits, or after a pass of its own for the confidence, where
+a plain one is 1: estimates from the passes that are made. `python -m benchmarks` measures them."""
 
 
 def cost_of_sweep(method: Method, strengths: int) -> str | None:
