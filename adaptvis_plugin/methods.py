@@ -27,6 +27,17 @@ METHODS = {
     "yesbias": "adaptvis_plugin.decoding.methods.yes_bias:YesBias",
 }
 
+NO_STRENGTH = {
+    "baseline": "it is the plain model, whose answers every sweep has",
+    "adaptvis": "its answers are in a sweep of scalingvis, from which `adaptvis tune` and replay_adaptvis take them",
+    "calibrated": "its answers are in every sweep, to whose rows `adaptvis tune` fits it",
+    "constant": "its constant is not a strength: it is the paper's control, and `adaptvis attention --constants` runs "
+    "several",
+    "dola": "what it subtracts always counts in full; beta and layers say which tokens and layers count",
+    "yeshint": "its hint is a text",
+}
+"""The methods that a sweep cannot vary -> why."""
+
 PAPER = ("baseline", "scalingvis", "adaptvis", "calibrated", "constant")
 """Those that a model is inspected for if none is named."""
 
@@ -43,6 +54,42 @@ def method_class(name: str) -> type["Method"]:
     return found
 
 
+def name_of(method: "Method") -> str:
+    """Return the name of a method.
+
+    Raises:
+        ValueError: If it is not one of `METHODS`.
+    """
+    for name in METHODS:
+        if method_class(name) is type(method):
+            return name
+    raise ValueError(f"{type(method).__name__} is not one of the methods {', '.join(METHODS)}")
+
+
+def without_strength(name: str) -> str | None:
+    """Return why a sweep cannot vary a method; None if it can.
+
+    Raises:
+        ValueError: If no method has that name.
+    """
+    if method_class(name).strength is not None:
+        return None
+    return NO_STRENGTH.get(name, "none of its hyper-parameters says how much")
+
+
+def neutral_strength(name: str) -> float | None:
+    """Return the strength under which a method's answers are those of the plain model; None if they never are.
+
+    Raises:
+        ValueError: If no method has that name.
+    """
+    from adaptvis_plugin.decoding import Calibrated, Method
+
+    found = method_class(name)
+    chooses = issubclass(found, Calibrated) or found.asked is not Method.asked
+    return None if chooses else found.neutral
+
+
 def hyper_parameters(name: str) -> tuple[str, ...]:
     """Return the names of a method's hyper-parameters, in the order of its constructor.
 
@@ -50,6 +97,16 @@ def hyper_parameters(name: str) -> tuple[str, ...]:
         ValueError: If no method has that name.
     """
     return tuple(field.name for field in dataclasses.fields(method_class(name)))  # type: ignore[arg-type]
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """Return the default values of a method's hyper-parameters; those without one are left out.
+
+    Raises:
+        ValueError: If no method has that name.
+    """
+    fields = dataclasses.fields(method_class(name))  # type: ignore[arg-type]  # every method is a dataclass
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
 
 def only_in_presets(name: str) -> tuple[str, ...]:

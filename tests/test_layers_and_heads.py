@@ -35,7 +35,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_sweep_goes_on_only_with_the_layers_that_its_header_names(swept: Path) -> None:
     before = (swept / FILE).read_bytes()
     found = read_trace(swept / FILE)
-    assert found.header is not None and found.header.settings == found.places == PLACES
+    assert found.header is not None and found.header.settings == found.sweep.settings == PLACES
     again = (*DEMO, "--limit", ROWS, "--alphas", "2,0.5", "-o", swept)
     assert sweep(*again, "--layers", "2+1").exit_code == 0, "the same layers, however they are written"
     done = sweep(*again, "--heads", "L1H0")
@@ -51,7 +51,7 @@ def test_a_sweep_goes_on_only_with_the_layers_that_its_header_names(swept: Path)
         (("--layers", "2-4"), "layer 4: the model has attention in the layers 0 to 3"),
         (("--heads", "L1H4"), "head L1H4: the model's layers have the heads 0 to 3"),
         (("--layers", "all"), "layers='all': name layers as 14, 14-18 or 14-18+22"),
-        (("--model-args", "pretrained=demo,layers=1"), "layers=1: in a sweep, give it by the option --layers"),
+        (("--layers", "1", "--model-args", "pretrained=demo,layers=1"), "give layers by the option --layers"),
         (("--layers", "1", "--heads", "L1H0"), "layers='1' and heads='L1H0' both say what is steered; give one"),
     ],
 )
@@ -115,11 +115,11 @@ def test_compare_reads_a_sweep_of_layers_as_what_it_is(written: Path, tmp_path: 
     [
         ("scalingvis:0.5", "the sweep steered layers=1-2, and this setting steers all layers and heads"),
         ("scalingvis:0.5/L1H0", "this setting steers heads=L1H0; sweep again into another folder with --heads L1H0"),
-        ("constant:1", "a sweep has no answers with a constant added, only under coefficients; run the method itself"),
+        ("constant:1", "it is a sweep of scalingvis and has no answers of constant; run the method itself"),
         ("scalingvis:0.5/x", "layers='x': name layers as"),
         ("scalingvis:0.5/1/L1H0", "both say what is steered"),
         ("scalingvis", "write scalingvis:alpha[/layers][/heads], for example adaptvis:0.5/1.5/0.4"),
-        ("adaptvis:0.5/1.5/0.4/1/L1H0/2", "write adaptvis:alpha_low/alpha_high/threshold[/layers][/heads]"),
+        ("adaptvis:0.5/1.5/0.4/1/L1H0/options/2", "adaptvis:alpha_low/alpha_high/threshold[/layers][/heads][/gate]"),
         ("calibrated:batch", "it has a value for each option, which only a preset can hold"),
     ],
 )

@@ -23,7 +23,7 @@ from adaptvis_plugin.lmms_eval.plugin import FAMILIES, model_names
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.validation import parse_value
 from adaptvis_plugin.traces import read_traces
-from adaptvis_plugin.tuning.study import Line
+from adaptvis_plugin.tuning.lines import Line
 from adaptvis_plugin.tuning.tune import judge_traces, study_all
 from adaptvis_plugin.vlmevalkit.names import own_data_sets, registered_models
 from tests import forked

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from adaptvis_plugin.cli import app
 from adaptvis_plugin.data import load_table
 from adaptvis_plugin.lmms_eval import sweeping
-from adaptvis_plugin.lmms_eval.sweeping import check_tasks
+from adaptvis_plugin.lmms_eval.selection import check_tasks
 from adaptvis_plugin.models.answers import Prompt
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.runner import Runner
@@ -204,14 +204,14 @@ def test_groups_are_swept_as_their_tasks() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--alphas", "0.5,strong"], ["--alphas='strong'", "finite number >= 0"]),
-        (["--alphas=-1"], ["--alphas=-1", "finite number >= 0"]),
+        (["--alphas", "0.5,strong"], ["--alphas 0.5,strong: alpha='strong'", "finite number >= 0"]),
+        (["--alphas=-1"], ["--alphas -1: alpha=-1", "finite number >= 0"]),
         (["--options", "yes,,no"], ["--options 'yes,,no'"]),
         (["--include-path", "/nowhere"], ["--include-path /nowhere", "no such folder"]),
         (["-o", __file__], [__file__, "give a folder"]),
         (["--json", "/tmp"], ["--json /tmp", "give a file"]),
         (["--model-args", "pretrained=demo,trace=x"], ["trace='x'", "-o"]),
-        (["--model-args", "pretrained=demo,alpha=0.5"], ["alpha=0.5", "alpha belongs to scalingvis"]),
+        (["--model-args", "pretrained=demo,alpha=0.5"], ["alpha=0.5", "give them by --alphas"]),
         (["--model-args", "device=cpu"], ["give the checkpoint"]),
     ],
 )

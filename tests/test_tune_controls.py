@@ -14,7 +14,7 @@ from adaptvis_plugin.cli import app
 from adaptvis_plugin.decoding import AdaptVis, Calibrated
 from adaptvis_plugin.models import load_preset
 from adaptvis_plugin.scoring import whatsup
-from adaptvis_plugin.traces import Row, read_traces
+from adaptvis_plugin.traces import Row, Sweep, read_traces
 from adaptvis_plugin.traces.answers import answers_under
 from adaptvis_plugin.tuning import controls
 from adaptvis_plugin.tuning.folds import fit, hold_out, widening
@@ -151,7 +151,7 @@ def test_an_option_that_only_other_rows_offer_is_answered_as_the_folds_answer_it
     for calibration, control in (("batch", controls.batch_calibrated), ("fitted", controls.regression_plain)):
         choice = control(one, one.options, np.arange(len(seen)))[len(seen) :] - len(one.alphas)
         method = Calibrated(**{**values, "calibration": calibration})
-        answers = [answer.text.lower() for answer in answers_under(method, rows, "a test", {})]
+        answers = [answer.text.lower() for answer in answers_under(method, rows, "a test", Sweep())]
         assert answers == [one.options.names[place] for place in choice]
         assert ("under" in answers) == (calibration == "batch")
 
@@ -196,7 +196,8 @@ def test_an_estimate_is_the_mean_over_repeats_of_the_answers_scored_as_a_run(tmp
             best = AdaptVis(*surface([one], [learned]).best())
             mine = [rows[place] for place in tested]
             answers |= {
-                row.doc_id: answer.text for row, answer in zip(mine, answers_under(best, mine, "", {}), strict=True)
+                row.doc_id: answer.text
+                for row, answer in zip(mine, answers_under(best, mine, "", Sweep()), strict=True)
             }
         run: list[Any] = [
             {"answer": row.gold, "generation": answers[row.doc_id], "set_id": row.set_id, "options": OPTIONS}

@@ -19,7 +19,7 @@ from adaptvis_plugin.scoring import vsr, whatsup
 from adaptvis_plugin.traces import Row, Trace, read_traces
 from adaptvis_plugin.tuning import search
 from adaptvis_plugin.tuning.outcomes import outcomes_of
-from adaptvis_plugin.tuning.search import PLAIN, short_number, surface
+from adaptvis_plugin.tuning.search import Setting, short_number, surface
 from tests.tune_helpers import ALPHAS, OPTIONS, REFERENCE, write_trace
 
 SAID = {
@@ -111,7 +111,7 @@ def test_the_search_is_the_slow_loop(
     assert slow_score(trace, AdaptVis(*best), metric) == pytest.approx(found.values.max())
     assert one.score(one.objective, best.choice(one)) == pytest.approx(found.values.max())
     assert found.values.max() >= max(every) - 1e-9
-    scaling = found.best(scaling_only=True)
+    scaling = found.best(single=True)
     assert scaling.alpha_low == scaling.alpha_high
     assert slow_score(trace, ScalingVis(scaling.alpha_low), metric) == pytest.approx(
         max(slow_score(trace, ScalingVis(alpha), metric) for alpha in found.alphas)
@@ -129,7 +129,7 @@ def test_of_equal_settings_the_one_nearest_to_the_plain_model_is_chosen(tmp_path
         rows_of(same, "Right", doc_id=1, confidence=0.6),
     ]
     (trace,) = read_traces([write_trace(tmp_path / "equal.jsonl", rows)])
-    assert surface([outcomes_of(trace)], [all_rows(trace)]).best() == PLAIN
+    assert surface([outcomes_of(trace)], [all_rows(trace)]).best() == Setting.single(1.0)
     # Only the least sure row gains, under 0.5 and 2 alike: it alone is steered, and 0.5 is as near to 1 as 2 is.
     rows[0] = rows_of({1.0: "", 0.5: "Left", 2.0: "Left"}, doc_id=0, confidence=0.4)
     (trace,) = read_traces([write_trace(tmp_path / "one.jsonl", rows)])

@@ -188,23 +188,28 @@ def _runs(
             np.array([worth[alpha][row] for row, alpha in zip(rows, alphas, strict=True)]),
         )
 
-    yield steered(PLAIN, [1.0] * len(rows))
+    yield steered(PLAIN, [trace.plain] * len(rows))
     for constant, control in controls.items():
         answered = {row.doc_id: row for row in control.rows}
         if lacking := [row.doc_id for row in trace.rows if row.doc_id not in answered]:
             raise AttentionError(
                 f"{control.path}: document {lacking[0]} has no answer there; go on with the same command"
             )
-        own = Trace(control.path, control.header, tuple(answered[row.doc_id] for row in trace.rows))
+        # Under one coefficient, whatever was applied: a row without an image had nothing to add to.
+        ordered = [answered[row.doc_id] for row in trace.rows]
+        texts = [next(iter(row.generations.values())) for row in ordered]
+        alike = (row.model_copy(update={"generations": {1.0: text}}) for row, text in zip(ordered, texts, strict=True))
+        own = Trace(control.path, control.header, tuple(alike))
         yield AttentionRun(
             constant_name(constant),
             np.full(len(rows), place[constant_name(constant)], np.intp),
             (1.0,) * len(rows),
-            tuple(row.generations[1.0] for row in own.rows),
+            tuple(texts),
             judged(own, [1.0])[1][1.0],
         )
     for name, method in methods.items():
-        yield steered(name, [one.alpha for one in answers_under(method, trace.rows, str(trace.path), trace.places)])
+        answers = answers_under(method, trace.rows, str(trace.path), trace.sweep)
+        yield steered(name, [answer.recorded for answer in answers])
 
 
 def _picture(record: Record) -> Image.Image:

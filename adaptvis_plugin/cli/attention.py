@@ -212,7 +212,8 @@ def _settings(texts: Sequence[str]) -> list[Setting]:
     for one in parsed:
         if one.method not in STEERING:
             raise AttentionError(
-                f"--setting {one.name!r}: {one.method} does not steer by a coefficient; give {' or '.join(STEERING)}"
+                f"--setting {one.name!r}: attention is captured under coefficients and the control's constants "
+                f"(--constants), not under {one.method}; give {' or '.join(STEERING)}"
             )
     return [(one.method, one.values) for one in parsed]
 

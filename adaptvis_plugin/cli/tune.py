@@ -16,11 +16,12 @@ from adaptvis_plugin.cli.files import write_json
 app = typer.Typer()
 
 _HELP = (
-    "Choose the settings of ScalingVis and AdaptVis by the trace of a sweep, without the model, and estimate what they "
-    "bring.\n\n"
-    "Every pair of recorded coefficients and every threshold is tried. The best figure on the rows that it was chosen "
-    "by is optimistic, so beside it stands one from rows that the choice did not see. If that does not beat the plain "
-    "model (its interval of the difference reaches 0), the preset keeps alpha 1.\n\n"
+    "Choose the settings of ScalingVis and AdaptVis, or the strength of another method, by the trace of a sweep and "
+    "without the model, and estimate what they bring.\n\n"
+    "Every pair of recorded coefficients and every threshold is tried; of another method that was swept, every "
+    "recorded strength. The best figure on the rows that it was chosen by is optimistic, so beside it stands one from "
+    "rows that the choice did not see. If that does not beat the plain model (its interval of the difference reaches "
+    "0), the preset keeps the plain model.\n\n"
     "Controls are fitted to the same rows: corrections of the model's label bias that need no steering."
 )
 

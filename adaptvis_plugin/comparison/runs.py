@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from adaptvis_plugin.analysis.metrics import Scoring
+from adaptvis_plugin.methods import METHODS, defaults, neutral_strength
 
 
 class ComparisonError(ValueError):
@@ -82,10 +83,11 @@ class Run:
 
     @property
     def plain(self) -> bool:
-        """Whether the answers are those of plain decoding, by the method or because all coefficients are 1."""
-        # Two methods change the answers without a coefficient: one chooses them, the other adds a constant.
-        steers = self.method not in (None, "calibrated", "constant")
-        return self.method == "baseline" or (steers and bool((self.rows["alpha"] == 1).all()))
+        """Whether the answers are those of plain decoding, by the method or because all strengths are neutral."""
+        if self.method in (None, "baseline"):
+            return self.method == "baseline"
+        neutral = neutral_strength(self.method)
+        return neutral is not None and bool((self.rows["alpha"] == neutral).all())
 
     @property
     def described(self) -> str:
@@ -96,9 +98,13 @@ class Run:
 def described(method: str | None, settings: Mapping[str, Any]) -> str:
     """Return a method with its hyper-parameters, as `--setting` takes them; empty without a method.
 
-    Those without a value are left out, and those of a calibration that are not a single value.
+    Those without a value are left out, those with their default unless they come first, and those of a calibration that
+    are not a single value.
     """
-    single = [value for value in settings.values() if value is not None and not isinstance(value, Mapping)]
+    usual = defaults(method) if method and method in METHODS else {}
+    first = next(iter(settings), None)
+    telling = [value for name, value in settings.items() if name == first or value != usual.get(name)]
+    single = [value for value in telling if value is not None and not isinstance(value, Mapping)]
     values = "/".join(f"{value:g}" if isinstance(value, int | float) else str(value) for value in single)
     return f"{method or ''} {values}".strip()
 

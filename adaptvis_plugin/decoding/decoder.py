@@ -29,6 +29,7 @@ from adaptvis_plugin.decoding.greedy import Greedy
 from adaptvis_plugin.decoding.heads import scaled
 from adaptvis_plugin.decoding.inspection import inspect_model, unwrapped
 from adaptvis_plugin.decoding.method import Method
+from adaptvis_plugin.decoding.methods.baseline import Baseline
 from adaptvis_plugin.decoding.methods.scaling_vis import ScalingVis
 from adaptvis_plugin.decoding.mixing import FirstTokenPass, MixedPass
 from adaptvis_plugin.decoding.packing import Choose, InexactError, PackedPass
@@ -239,24 +240,23 @@ class Decoder:
         self.check(swept)
         every = _distinct(swept.neutral, *alphas)
         greedy = Greedy.of(self.model.generation_config, max_new_tokens, generation)
+        if not swept.shares_prefill:
+            given: dict[str, Any] = {"max_new_tokens": max_new_tokens, "capture": capture, **generation}
+            # Not the method under its neutral strength, under which guidance beside an edit still guides.
+            plain = self.generate(inputs, Baseline(), **given)
+            found = {swept.neutral: replace(plain, alpha=torch.full_like(plain.alpha, swept.neutral))}
+            for value in every[1:]:
+                one = replace(swept, **{name: value})  # type: ignore[type-var]  # every method is a dataclass
+                found[value] = self.generate(inputs, one, second=second, options=options, **given)
+            return found
         plan = self._plan(swept, options, second, greedy)
-        if plan.edit is None or plan.edit.rows != "last" or plan.mixes:
-            under = {value: replace(swept, **{name: value}) for value in every}  # type: ignore[type-var]
-            return {
-                value: self.generate(
-                    inputs, one, max_new_tokens=max_new_tokens, second=second, options=options, capture=capture,
-                    **generation,
-                )
-                for value, one in under.items()
-            }  # fmt: skip
 
         def choose(first: FirstToken) -> torch.Tensor:
             return first.logits.new_tensor(every).expand(len(first.logits), -1)
 
         plan = replace(plan, alphas=tuple(every), choose=choose, branches=len(every))
         with self._lock:
-            found = self._decode(inputs, greedy, plan, capture)
-        return dict(zip(every, found, strict=True))
+            return dict(zip(every, self._decode(inputs, greedy, plan, capture), strict=True))
 
     def _plan(
         self,

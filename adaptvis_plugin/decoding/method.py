@@ -121,16 +121,23 @@ class Method(ABC):
         return self.published if named.all else named
 
     @property
+    def changes_logits(self) -> bool:
+        """Whether it changes logits, beside or in place of attention."""
+        changes_first = type(self).first_logits is not Method.first_logits
+        return self.second is not None or self.exits is not None or changes_first
+
+    @property
+    def shares_prefill(self) -> bool:
+        """Whether one prefill serves every strength: if only the attention of the last prompt token differs in it."""
+        edit = self.attention
+        return edit is not None and edit.rows == "last" and not self.changes_logits
+
+    @property
     def of_coefficients(self) -> bool:
         """Whether coefficients on the image are all that it does, so that a sweep over them has its answers."""
         own, edit = type(self), self.attention
         return (
-            edit is not None
-            and edit.change is scaled_image
-            and self.second is None
-            and self.exits is None
-            and own.asked is Method.asked
-            and own.first_logits is Method.first_logits
+            edit is not None and edit.change is scaled_image and not self.changes_logits and own.asked is Method.asked
         )
 
     @property

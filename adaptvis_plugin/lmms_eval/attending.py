@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from adaptvis_plugin.attention.form import Header, constant_name
 from adaptvis_plugin.attention.plan import CONTROL, AttentionPlan, control_path, store_path
 from adaptvis_plugin.attention.record import Places, Record, UnmappedError
 from adaptvis_plugin.attention.store import AttentionStore
+from adaptvis_plugin.decoding import ScalingVis
 from adaptvis_plugin.images import thumbnail
 from adaptvis_plugin.lmms_eval.models import Plan, answer_row
 from adaptvis_plugin.lmms_eval.recording import TaskTrace, add_rows, is_padding
 from adaptvis_plugin.lmms_eval.requests import check_model_args, given_value
-from adaptvis_plugin.lmms_eval.sweeping import PLAIN, SweepModel, SweepOptions, check_tasks, leaves, sweep_with
+from adaptvis_plugin.lmms_eval.selection import check_tasks, leaves
+from adaptvis_plugin.lmms_eval.sweeping import PLAIN, SweepModel, SweepOptions, sweep_with
 from adaptvis_plugin.models.answers import Attended, Encoded, Prompt
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.presets import Preset
@@ -37,9 +39,16 @@ class AttentionOptions(SweepOptions):
 
     Attributes:
         constants: The constants of the control.
+        places: The layers or heads in which the coefficients apply; see `Method.places`.
     """
 
     constants: tuple[float, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def method(self) -> ScalingVis:
+        """The method that is swept, at its neutral strength."""
+        return ScalingVis(ScalingVis.neutral, **self.places)
 
 
 def capture(
@@ -80,9 +89,10 @@ def capture(
     given: Any = {name: given_value(value) for name, value in simple_parse_args_string(model_args).items()}
     preset = ModelArguments(method="baseline", **given).preset
     planned = plan(preset, list(dict.fromkeys(leaf for name in names for leaf, _ in leaves(manager, name))))
-    model: Any = AttentionModel.create_from_arg_string(model_args, {"batch_size": batch_size})
+    own = {"batch_size": batch_size, "method": "baseline"}  # so that no hyper-parameter is taken
+    model: Any = AttentionModel.create_from_arg_string(model_args, own)
     model.options = AttentionOptions(folder, planned.alphas, places=planned.places, constants=planned.constants)
-    return sweep_with(model, manager, names, limit, gen_kwargs), model.rank == 0
+    return sweep_with(model, manager, names, limit, gen_kwargs, [model.options.method]), model.rank == 0
 
 
 class AttentionModel(SweepModel):
@@ -90,6 +100,10 @@ class AttentionModel(SweepModel):
 
     options: AttentionOptions
     _told_of_columns = False
+
+    def _plan(self, request: Instance) -> Plan:
+        _, options = super()._plan(request)
+        return self.options.method, options
 
     def done(self, request: Instance, trace: TaskTrace[bool]) -> bool:
         """Return whether all is written that is wanted of a request."""

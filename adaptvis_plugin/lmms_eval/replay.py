@@ -23,7 +23,7 @@ from adaptvis_plugin.methods import hyper_parameters
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.validation import did_you_mean
 from adaptvis_plugin.traces import Header, Row, TraceError
-from adaptvis_plugin.traces.answers import answers_under, check_recorded, check_steered
+from adaptvis_plugin.traces.answers import answers_under, check_answers
 from adaptvis_plugin.traces.reading import read_trace, scan
 
 TAKES = ("trace", "pretrained", "preset", "prompt", "batch_size")
@@ -93,18 +93,19 @@ class ReplayModel(lmms):
         path, header = self._traces[name]
         task, method = RecordedTask.of(requests[0]), self._arguments[name].choose(name)
         where = f"{path}, for {self.method} on {name}"
-        check_steered(where, method, header.places)
-        check_recorded(where, method.alphas or (), header.alphas)
+        check_answers(where, method, header.sweep, header.alphas)
         rows = {row.doc_id: row for row in read_trace(path).rows}
         for request in requests:
             _check_options(where, request, header)
             _check_row(where, request, rows, task.asked)
         own = [rows[request.doc_id] for request in requests]
         # The choice among options takes one token, whatever the model would have gone on to say.
-        chosen = {"output_tokens": 1} if isinstance(method, Calibrated) else {}
+        chosen: dict[str, Any] = {"output_tokens": 1} if isinstance(method, Calibrated) else {}
         return {
-            row.doc_id: result_of(replace(recorded_answer(row, answer.alpha), text=answer.text, **chosen))
-            for row, answer in zip(own, answers_under(method, own, where, header.places), strict=True)
+            row.doc_id: result_of(
+                replace(recorded_answer(row, answer.recorded), text=answer.text, alpha=answer.alpha, **chosen)
+            )
+            for row, answer in zip(own, answers_under(method, own, where, header.sweep), strict=True)
             if row.doc_id is not None
         }
 

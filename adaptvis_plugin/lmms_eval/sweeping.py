@@ -1,35 +1,31 @@
-"""A sweep: every row of lmms-eval's tasks answered under several coefficients, from one prefill, into traces."""
+"""A sweep: every row of lmms-eval's tasks answered under several strengths of a method, into traces."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
-from lmms_eval.utils import load_yaml_config, simple_parse_args_string
+from lmms_eval.utils import simple_parse_args_string
 from tenacity import RetryError
 
-from adaptvis_plugin.decoding import Method, ScalingVis
-from adaptvis_plugin.decoding.method import PLACES
+from adaptvis_plugin.decoding import Method
+from adaptvis_plugin.lmms_eval.costs import cost_of_sweep
 from adaptvis_plugin.lmms_eval.models import Plan, SteeredModel
 from adaptvis_plugin.lmms_eval.recording import RecordedTask, TaskTrace, add_rows, is_padding
-from adaptvis_plugin.lmms_eval.requests import generation_options
+from adaptvis_plugin.lmms_eval.requests import check_model_args, given_value
+from adaptvis_plugin.lmms_eval.selection import check_tasks, leaves
+from adaptvis_plugin.methods import method_class, name_of
 from adaptvis_plugin.models.answers import Encoded, Prompt, Swept
-from adaptvis_plugin.models.validation import did_you_mean
-from adaptvis_plugin.traces import Row
-
-OTHERS = {
-    "generate_until_multi_round": "it asks in several rounds",
-    "generate_until_agentic": "it asks in several rounds",
-    "multiple_choice": "it scores given answers and generates none",
-    "loglikelihood": "it scores given answers and generates none",
-}
-"""Kinds of tasks that cannot be swept -> why."""
+from adaptvis_plugin.models.arguments import ModelArguments
+from adaptvis_plugin.traces import Row, Sweep
+from adaptvis_plugin.traces.answers import fixed
+from adaptvis_plugin.traces.schema import OFFERED
 
 PLAIN = "vlm_baseline"
-"""The model whose run a sweep contains: its answers are those under alpha = 1."""
+"""The model whose run a sweep contains: its answers are those under the neutral strength."""
 
 
 @dataclass(frozen=True)
@@ -38,30 +34,32 @@ class SweepOptions:
 
     Attributes:
         folder: The folder of the traces; that of a task is `<task>.jsonl`.
-        alphas: The coefficients, 1 first.
+        alphas: The strengths, the neutral one first.
         offered: The options of rows that offer none themselves; empty if there are none.
-        places: The layers or heads that are steered; see `Method.places`.
     """
 
     folder: Path
     alphas: tuple[float, ...]
     offered: tuple[str, ...] = ()
-    places: Mapping[str, str] = field(default_factory=dict)
 
 
 class SweepModel(SteeredModel):
-    """A Hugging Face vision-language model whose answers are written to traces, and not scored by lmms-eval."""
+    """A Hugging Face vision-language model whose answers are written to traces, and not scored by lmms-eval.
 
-    method = "baseline"
+    Args:
+        pretrained: See `SteeredModel`.
+        method: The method that is swept.
+        **given: See `SteeredModel`; without the strength.
+    """
+
     default_pretrained = None
     options: SweepOptions
 
-    def __init__(self, pretrained: str | None = None, **given: Any) -> None:
+    def __init__(self, pretrained: str | None = None, method: str = Sweep.method, **given: Any) -> None:
         if "trace" in given:
             raise ValueError(f"trace={given['trace']!r}: a sweep writes its traces to the folder -o; leave it out")
-        for name in PLACES.keys() & given.keys():
-            raise ValueError(f"{name}={given[name]!r}: in a sweep, give it by the option --{name}")
-        super().__init__(pretrained, **given)
+        self.method = method
+        super().__init__(pretrained, **at_neutral(method, given))
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answer and record every request that has no row yet.
@@ -96,8 +94,9 @@ class SweepModel(SteeredModel):
         traces: Mapping[str, TaskTrace[bool]],
     ) -> None:
         """Answer a batch, score the answers, and write the rows."""
-        options = {**self.options.places, **plan[1]}
-        self.write(requests, prompts, self.runner.sweep(prompts, self.options.alphas, encoded, **options), traces)
+        method, options = plan
+        swept = self.runner.sweep(prompts, self.options.alphas, encoded, method, **options)
+        self.write(requests, prompts, swept, traces)
 
     def write(
         self,
@@ -121,13 +120,14 @@ class SweepModel(SteeredModel):
         return prompt if prompt.options else replace(prompt, options=self.options.offered)
 
     def _open(self, requests: Sequence[Instance], plans: Sequence[Plan]) -> dict[str, TaskTrace[bool]]:
-        offered = {"options": list(self.options.offered)} if self.options.offered else {}
-        settings = {**self.options.places, **offered}
+        offered = {OFFERED: list(self.options.offered)} if self.options.offered else {}
         traces: dict[str, TaskTrace[bool]] = {}
-        for request, (_, options) in zip(requests, plans, strict=True):
+        for request, (method, options) in zip(requests, plans, strict=True):
             if request.task_name not in traces:
                 task = RecordedTask.of(request)
-                header = task.header(self.runner, options, settings=settings, alphas=self.options.alphas)
+                settings = {**fixed(method), **offered}
+                about: dict[str, Any] = {"swept": name_of(method), "settings": settings, "alphas": self.options.alphas}
+                header = task.header(self.runner, options, **about)
                 path = self.options.folder / f"{task.name}.jsonl"
                 traces[task.name] = TaskTrace(path, task, header, lambda row: True)
         return traces
@@ -150,6 +150,9 @@ def sweep(
     tasks: Sequence[str],
     options: SweepOptions,
     *,
+    method: str = Sweep.method,
+    places: Mapping[str, str | None] | None = None,
+    tell: Callable[[str], object] = lambda sentence: None,
     batch_size: int = 1,
     limit: int | None = None,
     include_path: str | None = None,
@@ -160,7 +163,10 @@ def sweep(
     Args:
         model_args: The model's arguments, as NAME=VALUE,NAME=VALUE.
         tasks: Names of tasks and groups, with `*` if wanted.
-        options: The coefficients and the folder.
+        options: The strengths and the folder.
+        method: The method whose strength is swept.
+        places: The layers or heads that it steers, if given by options of the command.
+        tell: Called with what the sweep costs, before the model is loaded.
         batch_size: Rows per batch.
         limit: Only so many rows of each task.
         include_path: A folder with task files of one's own.
@@ -174,26 +180,73 @@ def sweep(
             a layer or head that is to be steered.
         TraceError: If the folder holds answers of another run.
     """
+    own = {"batch_size": batch_size, "method": method, **(places or {})}
+    check_model_args(model_args, own)
     manager = TaskManager(include_path=include_path, model_name=PLAIN)
     names = check_tasks(manager, tasks, gen_kwargs)
-    model: Any = SweepModel.create_from_arg_string(model_args, {"batch_size": batch_size})
+    known = [leaf for name in names for leaf, _ in leaves(manager, name)]
+    methods = methods_for(known, {**simple_parse_args_string(model_args), **own})
+    for sentence in dict.fromkeys(cost_of_sweep(one, len(options.alphas) - 1) for one in methods):
+        if sentence is not None:
+            tell(sentence)
+    model: Any = SweepModel.create_from_arg_string(model_args, own)
     model.options = options
-    return sweep_with(model, manager, names, limit, gen_kwargs), model.rank == 0
+    return sweep_with(model, manager, names, limit, gen_kwargs, methods), model.rank == 0
+
+
+def methods_for(tasks: Sequence[str], given: Mapping[str, Any]) -> list[Method]:
+    """Return the method that is swept for each task, at its neutral strength.
+
+    Args:
+        tasks: The tasks.
+        given: The arguments of `SweepModel`.
+
+    Raises:
+        ValueError: If an argument is unknown or unusable.
+    """
+    values: dict[str, Any] = {name: found for name, value in given.items() if (found := given_value(value)) is not None}
+    if "pretrained" not in values:
+        return []  # the model says what to do
+    arguments = ModelArguments(**at_neutral(values["method"], values))
+    return [arguments.choose(task) for task in dict.fromkeys(tasks)]
+
+
+def at_neutral(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a model with the neutral strength of the method that is swept.
+
+    Raises:
+        ValueError: If they give a strength.
+    """
+    found = method_class(method)
+    if found.strength is None:
+        return dict(given)
+    if given_value(given.get(found.strength)) is not None:
+        raise ValueError(
+            f"{found.strength}={given[found.strength]!r}: a sweep answers under several strengths; give them by "
+            "--alphas, and leave it out of --model-args"
+        )
+    return {**given, found.strength: found.neutral}
 
 
 def sweep_with(
-    model: SweepModel, manager: TaskManager, names: Sequence[str], limit: int | None, gen_kwargs: str
+    model: SweepModel,
+    manager: TaskManager,
+    names: Sequence[str],
+    limit: int | None,
+    gen_kwargs: str,
+    methods: Sequence[Method] = (),
 ) -> Sequence[Path]:
-    """Sweep with a model that is loaded; see `sweep`.
+    """Sweep with a model that is loaded, by these methods; see `sweep`.
 
     Returns:
         The traces.
 
     Raises:
         OSError: If lmms-eval has tried in vain to read a task's data.
-        ValueError: If it asked nothing, or the model lacks layers or heads that shall be steered.
+        ValueError: If it asked nothing, or the model lacks what a method needs.
     """
-    model.runner.decoder.check(ScalingVis(1.0, **model.options.places))
+    for method in methods:
+        model.runner.decoder.check(method)
     try:
         simple_evaluate(
             model=model, tasks=list(names), task_manager=manager, limit=limit, gen_kwargs=gen_kwargs, log_samples=False
@@ -208,61 +261,19 @@ def sweep_with(
     raise ValueError(f"lmms-eval asked nothing for {', '.join(names)}")
 
 
-def check_tasks(manager: TaskManager, names: Sequence[str], gen_kwargs: str) -> list[str]:
-    """Return the tasks and groups that the names stand for; check by their files that they can be swept.
-
-    Raises:
-        ValueError: If one is unknown, does not generate one answer to one question, or asks for sampling.
-    """
-    if odd := [part for part in gen_kwargs.split(",") if part and "=" not in part]:
-        raise ValueError(
-            f"--gen-kwargs {gen_kwargs}: {odd[0]!r} is not NAME=VALUE; write for example max_new_tokens=16"
-        )
-    given = simple_parse_args_string(gen_kwargs)
-    found: list[str] = []
-    for name in names:
-        if not (matching := manager.match_tasks([name])):
-            raise ValueError(
-                f"there is no task {name!r}; for tasks of your own give their folder: --include-path FOLDER"
-                f"{did_you_mean(name, manager.all_tasks)}"
-            )
-        found += matching
-    for name in found:
-        for leaf, config in leaves(manager, name):
-            kind = config.get("output_type", "generate_until")
-            if kind != "generate_until":
-                raise ValueError(f"task {leaf!r} cannot be swept: {OTHERS.get(kind, f'its output_type is {kind}')}")
-            generation_options({**(config.get("generation_kwargs") or {}), **given}, leaf)
-    return list(dict.fromkeys(found))
-
-
-def leaves(manager: TaskManager, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the tasks that a name stands for, with what their files say, without loading any data."""
-    entry = manager.task_index.get(name)
-    if entry is None:
-        return  # written out inside its group; lmms-eval will read it
-    file = entry["yaml_path"]
-    config = {} if file == -1 else load_yaml_config(file, mode="simple")
-    if entry["type"] in ("task", "python_task"):
-        yield name, config
-        return
-    members = config["task"] if entry.get("task", -1) == -1 else entry["task"]
-    for member in members:
-        yield from leaves(manager, member if isinstance(member, str) else member.get("task", ""))
-
-
 def _row(trace: TaskTrace[bool], request: Instance, prompt: Prompt, swept: Swept) -> Row:
-    plain = swept.answers[1.0]
+    unsteered = trace.header.sweep.plain
+    plain = swept.answers[unsteered]
     # Most coefficients give the same answer.
     scores = {text: trace.task.scores(request, text) for text in {answer.text for answer in swept.answers.values()}}
-    steered = any(answer.alpha != 1 for answer in swept.answers.values())
+    steered = any(answer.alpha != unsteered for answer in swept.answers.values())
     return trace.row(
         request,
         prompt,
         confidence=plain.confidence,
         entropy=swept.entropy,
         top=[{"id": token, "text": text, "log_probability": value} for token, text, value in swept.top],
-        alpha=None if steered or len(swept.answers) == 1 else 1.0,
+        alpha=None if steered or len(swept.answers) == 1 else unsteered,
         generations={alpha: answer.text for alpha, answer in swept.answers.items()},
         metrics={alpha: found for alpha, answer in swept.answers.items() if (found := scores[answer.text])},
         options=swept.options,

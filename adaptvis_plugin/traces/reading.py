@@ -10,7 +10,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from adaptvis_plugin.data.questions import object_key
-from adaptvis_plugin.traces.schema import FORMAT, Header, Row, group_of
+from adaptvis_plugin.methods import METHODS, neutral_strength
+from adaptvis_plugin.traces.schema import FORMAT, Header, Row, Sweep, group_of
+
+RECORDED = Sweep()
+"""What the recorded runs without a header varied."""
 
 _OPPOSITES = ({"left", "right"}, {"on", "under"}, {"front", "behind"})
 
@@ -42,16 +46,24 @@ class Trace:
 
     @property
     def alphas(self) -> tuple[float, ...]:
-        """The coefficients that every row has an answer for, 1.0 first; empty for a trace of an ordinary run."""
+        """The coefficients that every row has an answer for, `plain` first; empty for a trace of an ordinary run."""
         if self.header:
             return self.header.alphas
-        others = sorted(set(self.rows[0].generations) - {1.0})
-        return (1.0, *others)
+        others = sorted(set(self.rows[0].generations) - {self.plain})
+        return (self.plain, *others)
 
     @property
-    def places(self) -> dict[str, str]:
-        """The layers or heads in which the coefficients were applied; empty for all. See `Method.places`."""
-        return self.header.places if self.header else {}
+    def sweep(self) -> Sweep:
+        """What was varied. An ordinary run varied nothing; only a sweep is asked."""
+        return self.header.sweep if self.header else RECORDED
+
+    @property
+    def plain(self) -> float:
+        """The coefficient of the unsteered model's answers; of an ordinary run the neutral strength of its method."""
+        if self.header and not self.header.alphas and self.header.method in METHODS:
+            neutral = neutral_strength(self.header.method)
+            return Sweep.plain if neutral is None else neutral
+        return self.sweep.plain
 
     @property
     def partial(self) -> str | None:
@@ -123,12 +135,14 @@ def read_trace(path: Path) -> Trace:
         if row.doc_id in seen:
             raise TraceError(f"{path}: document {row.doc_id} is there twice; the file was joined or edited")
         seen.add(row.doc_id)
-    if header is None and 1.0 not in rows[0].generations:
-        raise TraceError(f"{path}: it has no answers of the unsteered model (alpha 1.0)")
+    if header is None and RECORDED.plain not in rows[0].generations:
+        raise TraceError(f"{path}: it has no answers of the unsteered model (alpha {RECORDED.plain})")
     trace = Trace(path, header, tuple(sorted(rows, key=lambda row: row.doc_id or 0)), torn)
     for row in trace.rows:
         if lacking := [alpha for alpha in trace.alphas if alpha not in row.generations]:
-            raise TraceError(f"{path}: document {row.doc_id} has no answer under alpha {lacking[0]:g}; others have")
+            raise TraceError(
+                f"{path}: document {row.doc_id} has no answer under {trace.sweep.strength} {lacking[0]:g}; others have"
+            )
     return trace
 
 
@@ -198,7 +212,7 @@ def _with_sets(rows: Sequence[Row]) -> list[Row]:
     answers: dict[str, list[str]] = {}
     for key, row in zip(keys, rows, strict=True):
         answers.setdefault(key, []).append(row.gold.lower())
-    options = [{*row.options.get(1.0, {})} for row in rows]
+    options = [{*row.options.get(RECORDED.plain, {})} for row in rows]
     sets = all(len(set(golds)) == len(golds) <= 4 for golds in answers.values()) and all(len(o) <= 4 for o in options)
     if not sets or max(map(len, answers.values())) < 2:
         return [

@@ -1,17 +1,23 @@
 """The form of a trace: a text file with one JSON object per line, first the header, then one line per row.
 
-A coefficient is written as a key in the form of `alpha_key`: ``"0.5"``, ``"1.0"``. A trace of a sweep has an answer
-for every coefficient of its header in every row; a trace of an ordinary run has one, under the coefficient that the
-method chose. A trace without a header has the fields question, gold, confidence, generations and, optionally, options:
-the form in which recorded runs of the authors' code are exchanged.
+A coefficient is written as a key in the form of `alpha_key`: ``"0.5"``, ``"1.0"``. It is the strength of the method
+that was swept: alpha of ScalingVis, gamma of SLA. A trace of a sweep has an answer for every coefficient of its header
+in every row; a trace of an ordinary run has one, under the coefficient that the method chose. A trace without a header
+has the fields question, gold, confidence, generations and, optionally, options: the form in which recorded runs of the
+authors' code are exchanged.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from adaptvis_plugin.decoding import Method
 
 FORMAT: Literal[1] = 1
 """The version of this form, under the header's key `adaptvis_trace`; a file with another one is refused."""
@@ -33,6 +39,54 @@ def _finite(alpha: float) -> float:
     return alpha
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep varied: the strength of one method, from the unsteered model on.
+
+    Attributes:
+        method: The method's name.
+        plain: The coefficient under which a row has the unsteered model's answer.
+        settings: The method's other hyper-parameters, as `Method.settings` has them.
+    """
+
+    method: str = "scalingvis"
+    plain: float = 1.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The method as reports call it: `ScalingVis`."""
+        return self._class.__name__
+
+    @property
+    def strength(self) -> str:
+        """The hyper-parameter that was varied: `alpha`."""
+        found = self._class.strength
+        assert found is not None
+        return found
+
+    @property
+    def _class(self) -> type[Method]:
+        from adaptvis_plugin.methods import method_class  # here, because the class imports torch
+
+        return method_class(self.method)
+
+    @property
+    def unusual(self) -> dict[str, Any]:
+        """Those of the settings that are not the method's defaults, as a preset has them."""
+        from adaptvis_plugin.methods import defaults
+
+        usual = defaults(self.method)
+        return {name: value for name, value in self.settings.items() if value != usual.get(name)}
+
+    def values(self, strength: float) -> dict[str, Any]:
+        """Return the method's hyper-parameters under a strength."""
+        return {self.strength: strength, **self.settings}
+
+
+OFFERED = "options"
+"""The key of a header's settings for the options that were offered to rows that offer none."""
+
 Alpha = Annotated[float, AfterValidator(_finite)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -52,9 +106,11 @@ class Header(BaseModel):
         dtype: The weights' type: `float32`, `bfloat16`, `float16`, `float64`.
         prompt: `paper` or `chat`.
         method: `sweep`, or the name of the method of an ordinary run.
-        settings: The method's hyper-parameters. Of a sweep: the layers or heads that it steered, if not all (see
-            `Method.places`), and the options that it offered to rows that offer none.
-        alphas: The recorded coefficients, 1.0 first, if every row has all of them: a sweep. Else empty.
+        swept: Of a sweep: the method whose strength was varied.
+        settings: The method's hyper-parameters; of a sweep without the strength, and with the options that it offered
+            to rows that offer none.
+        alphas: The recorded coefficients, the unsteered model's first, if every row has all of them: a sweep. Else
+            empty.
         max_new_tokens: The longest answer in tokens.
         generation: The other options of the decoding, such as stop strings.
         code: A digest of the code that decides an answer.
@@ -74,6 +130,7 @@ class Header(BaseModel):
     dtype: str
     prompt: str
     method: str = "sweep"
+    swept: str = Sweep.method
     settings: dict[str, Any] = Field(default_factory=dict)
     alphas: tuple[Alpha, ...] = ()
     max_new_tokens: int = Field(ge=1)
@@ -82,11 +139,10 @@ class Header(BaseModel):
     packages: dict[str, str] = Field(default_factory=dict)
 
     @property
-    def places(self) -> dict[str, str]:
-        """The layers or heads in which the coefficients were applied, as `Method.places` has them."""
-        from adaptvis_plugin.decoding.method import PLACES  # here, because it imports torch
-
-        return {name: self.settings[name] for name in PLACES if name in self.settings}
+    def sweep(self) -> Sweep:
+        """What was varied. An ordinary run varied nothing; only a sweep is asked."""
+        others = {name: value for name, value in self.settings.items() if name != OFFERED}
+        return Sweep(self.swept, self.alphas[0] if self.alphas else Sweep.plain, others)
 
 
 class TopToken(BaseModel):
@@ -114,7 +170,8 @@ class Row(BaseModel):
         confidence: The unsteered model's probability of its likeliest first token.
         entropy: The entropy of the unsteered model's first token, in nats.
         top: The unsteered model's 20 likeliest first tokens, likeliest first.
-        alpha: The coefficient that an ordinary run applied. In a sweep None, or 1 if the row has no image to steer.
+        alpha: The coefficient that an ordinary run applied. In a sweep None, or that of the unsteered model if the row
+            has no image to steer.
         generations: The answer under each coefficient.
         metrics: Under each coefficient, the numbers that the task's own `process_results` gave; only those that have
             a meaning for a single row.

@@ -60,6 +60,7 @@ class Summary:
             "task": self.header.task,
             "trace": str(self.path),
             "model": self.header.model,
+            "method": self.header.swept,
             "rows": self.rows,
             "of": self.header.rows,
             "metric": self.metric,

@@ -176,11 +176,13 @@ class Control(NamedTuple):
         title: What it is called.
         fit: Answers all rows, fitted to some.
         corrects_bias: Whether it corrects label bias and uses no steering.
+        under_all: Whether it takes the probabilities under all coefficients.
     """
 
     title: str
     fit: Callable[[Outcomes, Options, Rows], Choice]
     corrects_bias: bool
+    under_all: bool = False
 
 
 CONTROLS = {
@@ -189,6 +191,6 @@ CONTROLS = {
     "batch": Control("batch calibration", batch_calibrated, True),
     "offsets": Control("one offset per option", offset_per_option, True),
     "regression": Control("logistic regression", regression_plain, True),
-    "regression_all": Control("logistic regression, all alphas", regression_all, False),
+    "regression_all": Control("logistic regression, all coefficients", regression_all, False, under_all=True),
 }
 """The controls by name. The choice among the options under steering is made where the steering is chosen."""

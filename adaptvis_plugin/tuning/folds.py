@@ -26,16 +26,13 @@ TAIL = (1 - LEVEL) / 2
 _DIGITS = 12
 """Figures that agree to so many digits are equal."""
 
-STEERING = ("scalingvis", "adaptvis")
-"""The methods whose settings are searched."""
-
 
 @dataclass(frozen=True)
 class Fitted:
     """All ways of answering, fitted to some rows of traces that share their settings.
 
     Attributes:
-        settings: The setting of each method of `STEERING`.
+        settings: The setting of each method; see `Outcomes.methods`.
         choices: For each way of answering and each trace, the answer that every row gets.
     """
 
@@ -51,19 +48,22 @@ def fit(outcomes: Sequence[Outcomes], rows: Sequence[Rows]) -> Fitted:
         rows: For each trace the rows to choose by.
     """
     every = surface(outcomes, rows)
-    settings = {"scalingvis": every.best(scaling_only=True), "adaptvis": every.best()}
+    settings = {name: every.best(single=name != "adaptvis") for name in outcomes[0].methods}
     choices = {"plain": [one.plain for one in outcomes]}
     choices |= {name: [setting.choice(one) for one in outcomes] for name, setting in settings.items()}
     if all(one.options for one in outcomes):
+        under_all = all(one.options.under_all for one in outcomes if one.options)
         for name, control in CONTROLS.items():
-            choices[name] = [
-                control.fit(one, one.options, part) for one, part in zip(outcomes, rows, strict=True) if one.options
+            if under_all or not control.under_all:
+                choices[name] = [
+                    control.fit(one, one.options, part) for one, part in zip(outcomes, rows, strict=True) if one.options
+                ]
+        if under_all:
+            choices["steered_options"] = [
+                among_options(one, one.options, choice)
+                for one, choice in zip(outcomes, choices[outcomes[0].methods[-1]], strict=True)
+                if one.options
             ]
-        choices["steered_options"] = [
-            among_options(one, one.options, choice)
-            for one, choice in zip(outcomes, choices["adaptvis"], strict=True)
-            if one.options
-        ]
     return Fitted(settings, choices)
 
 
@@ -91,7 +91,7 @@ def hold_out(
         repeats: How often they are divided anew.
         done: Called after each fit.
     """
-    settings: dict[str, list[Setting]] = {name: [] for name in STEERING}
+    settings: dict[str, list[Setting]] = {name: [] for name in outcomes[0].methods}
     choices: dict[str, list[NDArray[np.intp]]] = {}
     for repeat in range(repeats):
         for parts in zip(*(_splits(one, folds, repeat) for one in outcomes), strict=True):

@@ -2,7 +2,7 @@
 
 A row has an answer under every coefficient and, where its question offers options, each of these as an answer too.
 A way of answering is then an array that holds, for each row, the number of the answer that it takes: all zeros is the
-plain model. So steering and its controls are scored alike.
+plain model. So methods and their controls are scored alike.
 """
 
 from __future__ import annotations
@@ -41,12 +41,15 @@ class Options:
         labels: For each row the number of the right one; -1 if the row does not offer it.
         offered: Whether a row offers an option, shape (rows, options).
         log_p: The log-probability under each coefficient, at least log `FLOOR`; shape (alphas, rows, options).
+        under_all: Whether all rows have it under all coefficients: a method may rule out every option. If not, only
+            that under the first counts.
     """
 
     names: tuple[str, ...]
     labels: NDArray[np.intp]
     offered: NDArray[np.bool_]
     log_p: NDArray[np.float64]
+    under_all: bool
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Outcomes:
         trace: The trace.
         objective: The metric that settings are chosen by.
         metrics: All metrics of the task.
-        alphas: The coefficients, 1.0 first: answer i is that under alphas[i], and those after them are the options.
+        alphas: The coefficients, the plain one first: answer i is that under alphas[i], and those after them are the
+            options.
         confidence: The confidence as the decoder has it, in fp32's values; shape (rows,).
         columns: What `metrics.judge` found of each answer, shape (answers, rows).
         groups: For each row the number of its group; see `Trace.groups`.
@@ -76,6 +80,16 @@ class Outcomes:
     ids: Mapping[Group, Sequence[int | None]]
     options: Options | None
     without_options: str | None
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods whose settings are searched; of the last one the report says most."""
+        return searched(self.trace)
+
+    @property
+    def by_confidence(self) -> bool:
+        """Whether AdaptVis can choose among the answers: whether the sweep is one of ScalingVis."""
+        return "adaptvis" in self.methods
 
     @property
     def plain(self) -> Choice:
@@ -105,13 +119,18 @@ class Outcomes:
         return float(metric.value(sums_by_group(metric, columns, np.zeros(size), ids).sum(0)))
 
 
+def searched(trace: Trace) -> tuple[str, ...]:
+    """Return the methods whose settings are searched on a sweep; from one of ScalingVis AdaptVis chooses too."""
+    return ("scalingvis", "adaptvis") if trace.sweep.method == "scalingvis" else (trace.sweep.method,)
+
+
 def outcomes_of(trace: Trace, objective: str | None = None, alphas: Sequence[float] | None = None) -> Outcomes:
     """Judge every answer of a trace.
 
     Args:
         trace: The trace of a sweep.
         objective: The name of the metric to choose by; None for the task's first.
-        alphas: Coefficients to keep, 1.0 first; None for all of the trace.
+        alphas: Coefficients to keep, the plain model's first; None for all of the trace.
 
     Raises:
         TuneError: If it is no sweep, the metric is unknown, or its rows show nothing to choose by.
@@ -131,7 +150,7 @@ def outcomes_of(trace: Trace, objective: str | None = None, alphas: Sequence[flo
     metrics = _metrics(trace)
     chosen = _objective(trace, metrics, objective)
     options, why = _options(trace, alphas)
-    offered = [list(row.options.get(1.0, {})) or None for row in trace.rows]
+    offered = [list(row.options.get(trace.plain, {})) or None for row in trace.rows]
 
     def judged(answers: Sequence[str], alpha: float) -> Columns:
         recorded = [row.metrics.get(alpha, {}) for row in trace.rows]
@@ -142,7 +161,7 @@ def outcomes_of(trace: Trace, objective: str | None = None, alphas: Sequence[flo
 
     found = [judged([row.generations[alpha] for row in trace.rows], alpha) for alpha in alphas]
     if options:  # with a capital, as the authors' rule for yes and no wants it
-        found += [judged([name.capitalize()] * len(golds), 1.0) for name in options.names]
+        found += [judged([name.capitalize()] * len(golds), trace.plain) for name in options.names]
     ids: dict[Group, list[int | None]] = {
         "pair_id": [row.pair_id for row in trace.rows],
         "set_id": [row.set_id for row in trace.rows],
@@ -188,7 +207,7 @@ def _metrics(trace: Trace) -> tuple[Metric, ...]:
 def _own_metrics(trace: Trace) -> dict[str, bool]:
     """Return the `distinct` metrics that the task itself has numbers of, and whether all of these are in 0..1."""
     scores = [row.metrics.get(alpha, {}) for row in trace.rows for alpha in trace.alphas]
-    names = dict.fromkeys(name for row in trace.rows for name in row.metrics.get(1.0, {}))
+    names = dict.fromkeys(name for row in trace.rows for name in row.metrics.get(trace.plain, {}))
     numbers = {name: np.array([each.get(name) for each in scores], float) for name in names}
     return {name: _are_shares(numbers[name]) for name in distinct(numbers)}
 
@@ -209,24 +228,26 @@ def _objective(trace: Trace, metrics: Sequence[Metric], name: str | None) -> Met
 
 def _options(trace: Trace, alphas: Sequence[float]) -> tuple[Options | None, str | None]:
     """Return the options of all rows; or None and the reason."""
-    have = sum(all(row.options.get(alpha) for alpha in alphas) for row in trace.rows)
+    have = sum(bool(row.options.get(trace.plain)) for row in trace.rows)
     if not have:
         return None, "the trace holds no probabilities of offered options"
     if have < len(trace.rows):
         return None, f"{len(trace.rows) - have} of {len(trace.rows)} rows have no probabilities of offered options"
     if trace.scoring is None:
         return None, "the task judges answers by a rule of its own, which cannot be applied to an option"
-    each = [{alpha: {name.lower(): p for name, p in row.options[alpha].items()} for alpha in alphas}
+    each = [{alpha: {name.lower(): p for name, p in row.options.get(alpha, {}).items()} for alpha in alphas}
             for row in trace.rows]  # fmt: skip
-    names = tuple(dict.fromkeys(name for row in each for name in row[1.0]))
+    plain = [row[trace.plain] for row in each]
+    names = tuple(dict.fromkeys(name for row in plain for name in row))
     if len(names) > MOST_OPTIONS:
         return None, f"the questions offer {len(names)} different options, too many to have a bias each"
     golds = [row.gold.strip().lower() for row in trace.rows]
     return Options(
         names=names,
-        labels=np.array([names.index(gold) if gold in row[1.0] else -1
-                         for gold, row in zip(golds, each, strict=True)], np.intp),
-        offered=np.array([[name in row[1.0] for name in names] for row in each]),
+        labels=np.array([names.index(gold) if gold in row else -1
+                         for gold, row in zip(golds, plain, strict=True)], np.intp),
+        offered=np.array([[name in row for name in names] for row in plain]),
         log_p=np.log(np.maximum(FLOOR, [[[row[alpha].get(name, 0.0) for name in names] for row in each]
                                         for alpha in alphas])),
+        under_all=all(row[alpha] for row in each for alpha in alphas),
     ), None  # fmt: skip

@@ -24,12 +24,16 @@ PLAIN, CHOSEN, PUBLISHED = "#555555", "#2166ac", "#e08214"
 def draw_surface(study: Study, path: Path) -> None:
     """Draw the objective of every setting on all rows.
 
-    On the left the best threshold for each pair of coefficients; on the right every threshold for the best pair.
+    On the left the best threshold for each pair of coefficients; on the right every threshold for the best pair. Of a
+    method without a threshold, one curve over its strength.
 
     Args:
         study: What was found.
         path: The file's name without its ending.
     """
+    if not study.outcomes.by_confidence:
+        _save(_strengths(study), path)
+        return
     figure = Figure(figsize=(12, 5), layout="constrained")
     pairs, curve = figure.subplots(1, 2, width_ratios=(1, 1.15))
     best = study.surface.best()
@@ -40,6 +44,38 @@ def draw_surface(study: Study, path: Path) -> None:
         f"{len(study.outcomes.confidence)} rows" + (", mean over traces" if study.shared_with else "")
     )
     _save(figure, path)
+
+
+def _strengths(study: Study) -> Figure:
+    """Return the objective of every strength on all rows."""
+    surface, sweep, best = study.surface, study.outcomes.trace.sweep, study.main
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    order, scores = np.argsort(surface.alphas), _percent(study) * surface.values.diagonal()[0]
+    axes.plot(np.take(surface.alphas, order), scores[order], "o-", color=CHOSEN, label="on all rows")
+    if best.setting:
+        chosen = best.setting.alpha_low
+        score = scores[surface.alphas.index(chosen)]
+        axes.plot(chosen, score, "o", color=WRONG, label=f"chosen: {chosen:g}, optimistic")
+    axes.axhline(scores[0], color=PLAIN, linestyle="--", label="plain")
+    if not study.shared_with:
+        _draw_estimate(axes, study)
+    axes.set_xlabel(sweep.strength)
+    axes.set_ylabel(_unit(study))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.suptitle(
+        f"{study.outcomes.trace.name}: {study.outcomes.objective.title} of {sweep.title} on all "
+        f"{len(study.outcomes.confidence)} rows" + (", mean over traces" if study.shared_with else "")
+    )
+    return figure
+
+
+def _draw_estimate(axes: Axes, study: Study) -> None:
+    """Draw what the main method reaches on rows that its choice did not see."""
+    scale, line = _percent(study), study.main
+    axes.axhline(scale * line.estimate.value, color=RIGHT, linestyle=":", label=f"{line.title}, cross-validated")
+    axes.axhspan(*(scale * end for end in line.estimate.interval), color=RIGHT, alpha=0.12, linewidth=0)
 
 
 def _draw_pairs(figure: Figure, axes: Axes, study: Study, best: Setting) -> None:
@@ -72,7 +108,7 @@ def _draw_pairs(figure: Figure, axes: Axes, study: Study, best: Setting) -> None
 
 
 def _draw_thresholds(axes: Axes, study: Study, best: Setting) -> None:
-    surface, line = study.surface, study.lines["adaptvis"]
+    surface = study.surface
     low, high = (surface.alphas.index(alpha) for alpha in best[:2])
     confidence = study.outcomes.rounded
     scale = _percent(study)
@@ -92,8 +128,7 @@ def _draw_thresholds(axes: Axes, study: Study, best: Setting) -> None:
         )
     axes.axhline(scale * surface.values[0, 0, 0], color=PLAIN, linestyle="--", label="plain")
     if not study.shared_with:
-        axes.axhline(scale * line.estimate.value, color=RIGHT, linestyle=":", label="AdaptVis, cross-validated")
-        axes.axhspan(*(scale * end for end in line.estimate.interval), color=RIGHT, alpha=0.12, linewidth=0)
+        _draw_estimate(axes, study)
     axes.set_xlim(max(0.0, confidence.min() - 0.05), min(1.0, confidence.max() + 0.05))
     axes.set_xlabel("threshold")
     axes.set_ylabel(_unit(study))
@@ -109,7 +144,8 @@ def draw_confidence(study: Study, path: Path) -> None:
         study: What was found.
         path: The file's name without its ending.
     """
-    one, setting = study.outcomes, study.surface.best()
+    one, by_confidence = study.outcomes, study.outcomes.by_confidence
+    setting = study.surface.best(single=not by_confidence)
     worth = one.columns.get("correct", one.columns[one.objective.columns[0]])
     plain, steered = (worth[choice, np.arange(len(choice))] for choice in (one.plain, setting.choice(one)))
     right = plain > 0.5
@@ -124,11 +160,13 @@ def draw_confidence(study: Study, path: Path) -> None:
         label=[f"right ({right.sum()})", f"wrong ({(~right).sum()})"],
     )  # fmt: skip
     counts.set_ylabel("rows")
-    for name, values, colour, mark in (("plain", plain, PLAIN, "o--"), (f"AdaptVis {setting}", steered, CHOSEN, "s-")):
+    under = f"{study.main.title} {setting.shown(study.main.name)}"
+    for name, values, colour, mark in (("plain", plain, PLAIN, "o--"), (under, steered, CHOSEN, "s-")):
         means = [100 * np.nanmean(values[bins == place]) for place in filled]
         shares.plot(middles[filled], means, mark, color=colour, markersize=4, linewidth=1, label=name)
     for axes in (counts, shares):
-        axes.axvline(setting.threshold, color="black", linewidth=1, label=f"threshold {setting.threshold:g}")
+        if by_confidence:
+            axes.axvline(setting.threshold, color="black", linewidth=1, label=f"threshold {setting.threshold:g}")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     margin = 0.05

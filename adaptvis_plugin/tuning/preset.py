@@ -14,13 +14,13 @@ from adaptvis_plugin.data.registry import data_sets
 from adaptvis_plugin.data.splits import whole_task
 from adaptvis_plugin.data.whatsup.facts import WhatsUpFacts
 from adaptvis_plugin.decoding.methods.calibrated import OTHERS
-from adaptvis_plugin.methods import METHODS, build_method
+from adaptvis_plugin.methods import METHODS, build_method, method_class
 from adaptvis_plugin.models.presets import Preset, find_preset, load_preset
 from adaptvis_plugin.traces import Trace
+from adaptvis_plugin.traces.answers import fixed
 from adaptvis_plugin.tuning.controls import NEVER, chance, fit_regression, plain_features, prior
-from adaptvis_plugin.tuning.folds import STEERING
-from adaptvis_plugin.tuning.outcomes import TuneError
-from adaptvis_plugin.tuning.search import PLAIN, Setting
+from adaptvis_plugin.tuning.outcomes import TuneError, searched
+from adaptvis_plugin.tuning.search import Setting
 from adaptvis_plugin.tuning.sentences import preset_description
 from adaptvis_plugin.tuning.study import Study
 
@@ -44,20 +44,23 @@ def _recorded_task(trace: Trace) -> str | None:
 
 
 def published_settings(trace: Trace) -> dict[str, Setting]:
-    """Return the settings that a preset of the package has for a trace's model and task, by method.
+    """Return the settings that were published for a trace's model and task, by method.
 
-    Those for other layers or heads than the trace's are left out: it says nothing about them.
+    They are those of a preset of the package; without one, a method's defaults are its published values. Those for
+    other layers, heads or other hyper-parameters than the sweep's are left out: it says nothing about them.
     """
     if trace.header:
         preset = find_preset(trace.header.model)
     else:
         preset = load_preset(RECORDED_WITH) if _recorded_task(trace) else None
-    every = {name: preset.values(preset_task(trace), name) for name in STEERING} if preset else {}
-    return {
-        name: Setting.of(name, values)
-        for name, values in every.items()
-        if values and build_method(name, values).places == trace.places
-    }
+    found = {}
+    for name in searched(trace):
+        values = preset.values(preset_task(trace), name) if preset else {}
+        if not method_class(name).lacking(values):
+            method = build_method(name, values)
+            if fixed(method) == trace.sweep.settings:
+                found[name] = Setting.of(name, method.settings)
+    return found
 
 
 def check_together(traces: Sequence[Trace]) -> None:
@@ -75,23 +78,26 @@ def check_together(traces: Sequence[Trace]) -> None:
                     f"{first.path} has {what} {one!r} and {trace.path} has {other!r}; a preset is for one model with "
                     "one dtype and one prompt, so tune them one after the other, each with its own -o"
                 )
-    tasks = [preset_task(trace) for trace in traces]
-    for trace, task in zip(traces, tasks, strict=True):
-        if tasks.count(task) > 1:
+    tasks = [(preset_task(trace), trace.sweep.method) for trace in traces]
+    for trace, (task, method) in zip(traces, tasks, strict=True):
+        if tasks.count((task, method)) > 1:
             raise TuneError(
-                f"{trace.path} is one of several traces of the task {task}, and a preset has one setting for it; "
-                "give one trace of each task"
+                f"{trace.path} is one of several traces of the task {task}, and a preset has one setting of {method} "
+                "for it; give one trace of each task"
             )
 
 
 def write_preset(studies: Sequence[Study], path: Path) -> None:
-    """Write a preset with the settings that are shown to help, and alpha 1 for the others."""
+    """Write a preset with the settings that are shown to help, and the plain model for the others."""
     header = studies[0].outcomes.trace.header
+    settings: dict[str, dict[str, Any]] = {}
+    for study in studies:
+        settings.setdefault(preset_task(study.outcomes.trace), {}).update(_settings(study))
     content: dict[str, Any] = {
         "description": preset_description(studies, date.today(), CALIBRATED in METHODS),
         "pretrained": [header.model] if header else [],
         "prompt": header.prompt if header else "paper",
-        "settings": {preset_task(study.outcomes.trace): _settings(study) for study in studies},
+        "settings": settings,
     }
     Preset.model_validate(content)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +105,7 @@ def write_preset(studies: Sequence[Study], path: Path) -> None:
 
 
 def _settings(study: Study) -> dict[str, dict[str, Any]]:
-    found = {name: study.values(name, study.kept(name) or PLAIN) for name in STEERING}
+    found = {name: study.preset_values(name) for name in study.methods}
     if CALIBRATED in METHODS and (calibrated := calibrated_settings(study)):
         found[CALIBRATED] = calibrated
     return found

@@ -14,12 +14,11 @@ from rich.table import Table
 
 from adaptvis_plugin.analysis.statistics import LEVEL, Estimate
 from adaptvis_plugin.tuning.controls import CONTROLS
-from adaptvis_plugin.tuning.folds import STEERING
+from adaptvis_plugin.tuning.lines import Line
 from adaptvis_plugin.tuning.plots import draw_confidence, draw_surface
 from adaptvis_plugin.tuning.preset import preset_task
-from adaptvis_plugin.tuning.search import PLAIN
 from adaptvis_plugin.tuning.sentences import difference, sentences, shown
-from adaptvis_plugin.tuning.study import Line, Study, beats, rows_needed, smallest_gain
+from adaptvis_plugin.tuning.study import Study, beats, rows_needed, smallest_gain
 
 IN_FILES_ONLY = ("precision", "recall", "authors_acc", "neither")
 """Metrics that the terminal has no room for."""
@@ -97,7 +96,7 @@ def table(study: Study, width: int) -> Table:
     for place, head in enumerate(heads):
         # Where it is too narrow, titles are broken, and figures are not.
         found.add_column(head, justify="left" if place < 2 else "right", overflow="fold", no_wrap=place in (1, 3))
-    last = {"adaptvis", [name for name in study.lines if name not in (*CONTROLS, "steered_options")][-1]}
+    last = {study.main.name, [name for name in study.lines if name not in (*CONTROLS, "steered_options")][-1]}
     for name, row in zip(study.lines, rows, strict=True):
         found.add_row(*map(escape, row), end_section=name in last)
     return found
@@ -148,6 +147,14 @@ def _numbers(line: Line) -> dict[str, float]:
 def every_setting(study: Study) -> pd.DataFrame:
     """Return the objective of every setting on all rows."""
     surface = study.surface
+    if not study.outcomes.by_confidence:
+        return pd.DataFrame(
+            {
+                study.outcomes.trace.sweep.strength: surface.alphas,
+                study.outcomes.objective.name: surface.values.diagonal()[0],
+                "rows_steered": surface.steered.diagonal()[0],
+            }
+        )
     low, high, split = (index.ravel() for index in np.indices(surface.values.shape))
     return pd.DataFrame(
         {
@@ -170,6 +177,7 @@ def _plain(study: Study) -> dict[str, Any]:
     return {
         "trace": str(trace.path),
         "task": preset_task(trace),
+        "swept": trace.sweep.method,
         "model": trace.header.model if trace.header else None,
         "rows": len(trace.rows),
         "partial": trace.partial,
@@ -200,15 +208,19 @@ def _plain(study: Study) -> dict[str, Any]:
         "smallest_gain_shown": {
             name: smallest_gain(gain, study.rows_together) for name, gain in study.together.items()
         },
-        "preset": {name: study.values(name, study.kept(name) or PLAIN) for name in STEERING},
+        "preset": {name: study.preset_values(name) for name in study.methods},
         "calibration": study.calibration,
-        "unrounded": {"setting": study.unrounded[0]._asdict(), "on_all_rows": study.unrounded[1]},
+        "unrounded": {"setting": study.unrounded[0]._asdict(), "on_all_rows": study.unrounded[1]}
+        if study.unrounded
+        else None,
         "not_scored": {name: setting.hyper_parameters(name) for name, setting in study.missing.items()},
-        "adaptvis_less_best_correction": {"correction": study.beyond[0], **(_estimate(study.beyond[1]) or {})}
+        f"{study.main.name}_less_best_correction": {"correction": study.beyond[0], **(_estimate(study.beyond[1]) or {})}
         if study.beyond
         else None,
         "regression_all_less_regression": _estimate(study.on_top),
-        "answer_form": [{**form._asdict(), "setting": form.setting._asdict()} for form in study.forms],
+        "answer_form": [
+            {**form._asdict(), "setting": form.setting.hyper_parameters(study.main.name)} for form in study.forms
+        ],
         "without_controls": study.outcomes.without_options,
         "sentences": sentences(study),
     }
@@ -220,7 +232,8 @@ def _estimate(estimate: Estimate | None) -> dict[str, float] | None:
 
 def file_name(study: Study) -> str:
     """Return what the files of a trace's report begin with."""
-    return preset_task(study.outcomes.trace)
+    task = preset_task(study.outcomes.trace)
+    return task if study.outcomes.by_confidence else f"{task}-{study.main.name}"
 
 
 def write_report(studies: Sequence[Study], folder: Path) -> None:

@@ -1,8 +1,8 @@
-"""Every setting of ScalingVis and AdaptVis over the recorded coefficients, scored at once.
+"""Every setting over the recorded coefficients, scored at once: of ScalingVis and AdaptVis, or of the swept method.
 
 A threshold splits the rows by confidence, so the sums that a metric is computed from are cumulative sums over the
 rows in the order of their confidence. All pairs of coefficients and all thresholds that split the rows differently are
-then a few additions of arrays.
+then a few additions of arrays. Of a method other than ScalingVis, only the same coefficient for all rows is a setting.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptvis_plugin.analysis.metrics import complete
+from adaptvis_plugin.methods import method_class
 from adaptvis_plugin.tuning.outcomes import Choice, Outcomes, Rows
 
 AT_ONCE = 64
@@ -27,7 +28,7 @@ _DIGITS = 12
 
 
 class Setting(NamedTuple):
-    """A setting of AdaptVis. One of ScalingVis has its coefficient twice."""
+    """A setting of AdaptVis. One of a method with a single coefficient has it twice."""
 
     alpha_low: float
     alpha_high: float
@@ -40,13 +41,24 @@ class Setting(NamedTuple):
     @classmethod
     def of(cls, method: str, values: Mapping[str, Any]) -> Setting:
         """Return a method's setting from its hyper-parameters."""
-        if method == "scalingvis":
-            return cls(values["alpha"], values["alpha"], 0.0)
+        strength = method_class(method).strength
+        if strength is not None:
+            return cls.single(values[strength])
         return cls(*(values[name] for name in cls._fields))
 
+    @classmethod
+    def single(cls, strength: float) -> Setting:
+        """Return the setting with one coefficient for all rows."""
+        return cls(strength, strength, 0.0)
+
     def hyper_parameters(self, method: str) -> dict[str, float]:
-        """Return it as a preset has it, where all layers are steered."""
-        return {"alpha": self.alpha_low} if method == "scalingvis" else self._asdict()
+        """Return it as a preset has it, without what the sweep did not vary."""
+        strength = method_class(method).strength
+        return self._asdict() if strength is None else {strength: self.alpha_low}
+
+    def shown(self, method: str) -> str:
+        """Return it as the tables show it: of a method with a single coefficient that alone."""
+        return str(self) if method_class(method).strength is None else f"{self.alpha_low:g}"
 
     def choice(self, outcomes: Outcomes) -> Choice:
         """Return which answer each row gets, by AdaptVis's rule."""
@@ -54,19 +66,15 @@ class Setting(NamedTuple):
         return np.where(outcomes.rounded < self.threshold, low, high)
 
 
-PLAIN = Setting(1.0, 1.0, 0.0)
-"""The setting that steers no row."""
-
-
 @dataclass(frozen=True)
 class Surface:
     """The objective of every setting.
 
     Attributes:
-        alphas: The coefficients.
+        alphas: The coefficients, that of the plain model first.
         thresholds: One for each way in which a threshold can split the rows, as short numbers.
         values: The objective, shape (alpha_low, alpha_high, thresholds).
-        steered: How many rows get another coefficient than 1, in the same shape.
+        steered: How many rows get another coefficient than the plain model's, in the same shape.
     """
 
     alphas: tuple[float, ...]
@@ -74,21 +82,21 @@ class Surface:
     values: NDArray[np.float64]
     steered: NDArray[np.int64]
 
-    def best(self, scaling_only: bool = False) -> Setting:
+    def best(self, single: bool = False) -> Setting:
         """Return the best setting. Of equal ones, the one nearest to the plain model.
 
-        That is, in this order: the fewest rows steered; the coefficients nearest to 1 (by their logarithms);
-        alpha_low not above alpha_high; the lowest threshold.
+        That is, in this order: the fewest rows steered; the coefficients nearest to the plain model's (by their
+        logarithms, unless that is 0); alpha_low not above alpha_high; the lowest threshold.
 
         Args:
-            scaling_only: Whether to choose among ScalingVis's settings: one coefficient for every row.
+            single: Whether to choose among the settings with one coefficient for every row.
         """
         low, high, split = np.indices(self.values.shape)
+        alphas, plain = np.array(self.alphas), self.alphas[0]
         with np.errstate(divide="ignore"):
-            distance = np.abs(np.log(self.alphas))
-        alphas = np.array(self.alphas)
+            distance = np.abs(np.log(alphas / plain)) if plain else alphas
         keys = (split, alphas[low] > alphas[high], distance[low] + distance[high], self.steered)
-        kept = np.flatnonzero((low == high) & (split == 0)) if scaling_only else np.arange(self.values.size)
+        kept = np.flatnonzero((low == high) & (split == 0)) if single else np.arange(self.values.size)
         values = np.round(self.values, _DIGITS).ravel()[kept]
         order = np.lexsort((*(key.ravel()[kept] for key in keys), -values))
         i, j, k = np.unravel_index(kept[order[0]], self.values.shape)
@@ -103,13 +111,15 @@ def surface(outcomes: Sequence[Outcomes], rows: Sequence[Rows], rounded: bool = 
         rows: For each trace the rows.
         rounded: Whether the confidence is rounded to two decimals first, as AdaptVis does.
     """
+    if not outcomes[0].by_confidence:
+        return _single(outcomes, rows)
     confidences = [(one.rounded if rounded else one.confidence)[part] for one, part in zip(outcomes, rows, strict=True)]
     levels = np.unique(np.concatenate(confidences))
     thresholds = [0.0, *(short_number(*pair) for pair in pairwise(levels))]
     if levels[-1] < 1:
         thresholds.append(1.0)
     alphas, splits = outcomes[0].alphas, len(thresholds)
-    steers = (np.array(alphas) != 1).astype(int)
+    steers = (np.array(alphas) != alphas[0]).astype(int)
     shape = (len(alphas), len(alphas), splits)
     values, steered = np.zeros(shape), np.zeros(shape, int)
     for one, part, confidence in zip(outcomes, rows, confidences, strict=True):
@@ -119,6 +129,21 @@ def surface(outcomes: Sequence[Outcomes], rows: Sequence[Rows], rounded: bool = 
         below = np.searchsorted(np.sort(level), np.arange(splits))
         steered += steers[:, None, None] * below + steers[None, :, None] * (len(part) - below)
     return Surface(alphas, tuple(thresholds), values, steered)
+
+
+def _single(outcomes: Sequence[Outcomes], rows: Sequence[Rows]) -> Surface:
+    """Score the settings with one coefficient for all rows, as those of a threshold that no row is below."""
+    alphas, size = outcomes[0].alphas, sum(map(len, rows))
+    values = np.mean(
+        [
+            [one.score(one.objective, np.full(len(one.confidence), place), part) for place in range(len(alphas))]
+            for one, part in zip(outcomes, rows, strict=True)
+        ],
+        axis=0,
+    )
+    shape = (len(alphas), len(alphas), 1)
+    steered = np.where(np.array(alphas) != alphas[0], size, 0)
+    return Surface(alphas, (0.0,), np.broadcast_to(values[:, None], shape), np.broadcast_to(steered[:, None], shape))
 
 
 def _values(outcomes: Outcomes, rows: Rows, level: NDArray[np.intp], splits: int) -> NDArray[np.float64]:

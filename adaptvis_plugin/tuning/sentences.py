@@ -10,10 +10,11 @@ import numpy as np
 from adaptvis_plugin.analysis.metrics import Metric
 from adaptvis_plugin.analysis.statistics import LEVEL, Estimate
 from adaptvis_plugin.decoding.methods.calibrated import OTHERS
+from adaptvis_plugin.methods import method_class
 from adaptvis_plugin.traces import Trace
-from adaptvis_plugin.tuning.folds import STEERING
+from adaptvis_plugin.tuning.lines import title_of
 from adaptvis_plugin.tuning.search import Setting
-from adaptvis_plugin.tuning.study import POWER, TITLES, FormChange, Study, beats, rows_needed, smallest_gain
+from adaptvis_plugin.tuning.study import POWER, FormChange, Study, beats, rows_needed, smallest_gain
 
 
 def shown(value: float, metric: Metric, digits: int = 1, sign: str = "") -> str:
@@ -41,17 +42,19 @@ def _about_rows(study: Study) -> Iterator[str]:
     one = study.outcomes
     if one.trace.partial:
         yield f"The trace is partial: {one.trace.partial}."
-    if one.trace.places:
+    if settings := _fixed(one.trace):
+        did, does = ("steered", "does") if one.by_confidence else (f"of {one.trace.sweep.title} had", "has")
         yield (
-            f"The sweep steered {_places(one.trace)} alone, and so does the preset; settings that were published for "
-            "others are not scored."
+            f"The sweep {did} {settings}{' alone' if one.by_confidence else ''}, and so {does} the preset; settings "
+            "that were published for others are not scored."
         )
     texts = {alpha: [row.generations[alpha] for row in one.trace.rows] for alpha in one.alphas}
-    if all(answers == texts[1.0] for answers in texts.values()):
+    plain = texts[one.trace.plain]
+    if all(answers == plain for answers in texts.values()):
         yield "No answer is different under any of the recorded coefficients, so there is nothing to tune."
-    elif len(set(texts[1.0])) == 1:
-        yield f"The unsteered model answers every question with {texts[1.0][0]!r}."
-    if len(np.unique(one.rounded)) == 1:
+    elif len(set(plain)) == 1:
+        yield f"The unsteered model answers every question with {plain[0]!r}."
+    if one.by_confidence and len(np.unique(one.rounded)) == 1:
         yield (
             f"The confidence of every row is {one.rounded[0]:g}, so no threshold can tell rows apart, and AdaptVis "
             "can only do what ScalingVis does."
@@ -60,7 +63,8 @@ def _about_rows(study: Study) -> Iterator[str]:
 
 def _about_methods(study: Study) -> Iterator[str]:
     plain, objective = study.lines["plain"].estimate.value, study.outcomes.objective
-    for name in STEERING:
+    sweep = study.outcomes.trace.sweep
+    for name in study.methods:
         line, gain = study.lines[name], study.together[name]
         verdict = "beats" if beats(gain) else "does not beat"
         here = f"cross-validated {shown(line.estimate.value, objective)} against {shown(plain, objective)}"
@@ -70,7 +74,7 @@ def _about_methods(study: Study) -> Iterator[str]:
             if study.shared_with
             else f"{line.title} {verdict} the plain model: {here}, a difference of {points(gain, objective)}"
         )
-        yield said + ("." if beats(gain) else "; so the preset keeps alpha 1.")
+        yield said + ("." if beats(gain) else f"; so the preset keeps {sweep.strength} {sweep.plain:g}.")
         total = sum(line.chosen.values())
         (setting, count), *others = line.chosen.items()
         rest = f", {len(others)} other setting{'s' if len(others) > 1 else ''} in the rest" if others else ""
@@ -80,9 +84,11 @@ def _about_methods(study: Study) -> Iterator[str]:
         yield from _about_number_of_rows(gain, objective, study.rows_together)
         if missing := study.missing.get(name):
             yield (
-                f"The published setting of {TITLES[name]}, {_short(name, missing)}, is not scored: its coefficients "
+                f"The published setting of {title_of(name)}, {_short(name, missing)}, is not scored: its coefficients "
                 "were not recorded."
             )
+    if study.unrounded is None:
+        return
     setting, value = study.unrounded
     if not study.shared_with and value > study.lines["adaptvis"].on_all_rows[objective.name] + 1e-9:
         yield (
@@ -104,32 +110,39 @@ def _about_number_of_rows(gain: Estimate, objective: Metric, rows: int) -> Itera
 
 
 def _about_bias(study: Study) -> Iterator[str]:
-    if study.beyond is None or study.on_top is None:
+    if study.beyond is None:
         yield f"The controls are left out: {study.outcomes.without_options}."
         return
     (name, less), objective = study.beyond, study.outcomes.objective
     low, high = less.interval
+    it = "steering" if study.outcomes.by_confidence else study.main.title
     meaning = (
-        "steering brings something that this correction does not"
+        f"{it} brings something that this correction does not"
         if low > 0
-        else "the correction brings more than steering"
+        else f"the correction brings more than {it}"
         if high < 0
-        else "what steering brings is not told apart from a correction of label bias"
+        else f"what {it} brings is not told apart from a correction of label bias"
     )
+    best = study.lines[name]
     yield (
-        f"Correcting label bias without steering reaches {shown(study.lines[name].estimate.value, objective)} "
-        f"({TITLES[name]}, the best of the corrections). AdaptVis less this correction is {points(less, objective)}: "
-        f"{meaning}."
+        f"Correcting label bias without steering reaches {shown(best.estimate.value, objective)} ({best.title}, the "
+        f"best of the corrections). {study.main.title} less this correction is {points(less, objective)}: {meaning}."
     )
-    added = (
-        "the steered passes hold something that the unsteered one does not"
-        if study.on_top.interval.low > 0
-        else "these rows do not show that steering adds anything to the correction"
-    )
-    yield (
-        "Logistic regression on the options under all coefficients less that on the unsteered ones is "
-        f"{points(study.on_top, objective)}: {added}."
-    )
+    if study.on_top is not None:
+        added = (
+            "the steered passes hold something that the unsteered one does not"
+            if study.on_top.interval.low > 0
+            else f"these rows do not show that {it} adds anything to the correction"
+        )
+        yield (
+            "Logistic regression on the options under all coefficients less that on the unsteered ones is "
+            f"{points(study.on_top, objective)}: {added}."
+        )
+    else:
+        yield (
+            f"Under some coefficients {study.main.title} rules out every option of a row, so what the options' "
+            "probabilities under it are worth is left out."
+        )
     options = study.outcomes.options
     if options and (never := [name for place, name in enumerate(options.names) if place not in options.labels]):
         yield (
@@ -141,10 +154,11 @@ def _about_bias(study: Study) -> Iterator[str]:
 def _about_form(study: Study) -> Iterator[str]:
     rows, metric = len(study.outcomes.confidence), study.outcomes.metrics[0]
     for form in study.forms:
+        under = _short(study.methods[-1], form.setting)
         if not form.rows:
-            yield f"Under {form.setting} no answer changes from one word to a sentence."
+            yield f"Under {under} no answer changes from one word to a sentence."
             continue
-        changed = f"Under {form.setting}, {form.rows} of {rows} answers change from one word to a sentence; "
+        changed = f"Under {under}, {form.rows} of {rows} answers change from one word to a sentence; "
         if "correct" in study.outcomes.columns:
             yield changed + _right_after(study, form)
         else:
@@ -168,12 +182,14 @@ def _right_after(study: Study, form: FormChange) -> str:
     )
 
 
-def _places(trace: Trace) -> str:
-    return ", ".join(f"{name} {value}" for name, value in trace.places.items())
+def _fixed(trace: Trace) -> str:
+    """Return what the sweep did not vary, as a sentence has it."""
+    return ", ".join(f"{name} {value}" for name, value in trace.sweep.unusual.items())
 
 
 def _short(name: str, setting: Setting) -> str:
-    return f"alpha {setting.alpha_low:g}" if name == "scalingvis" else str(setting)
+    strength = method_class(name).strength
+    return f"{strength} {setting.shown(name)}" if strength else setting.shown(name)
 
 
 def preset_description(studies: Sequence[Study], day: date, calibrated: bool) -> str:
@@ -187,18 +203,20 @@ def preset_description(studies: Sequence[Study], day: date, calibrated: bool) ->
     each = []
     for study in studies:
         trace, objective = study.outcomes.trace, study.outcomes.objective
+        sweep = trace.sweep
         methods = "; ".join(
             f"{study.lines[name].title} {study.lines[name].setting_text}, cross-validated "
             f"{shown(study.lines[name].estimate.value, objective)}, "
             f"{difference(study.lines[name].gain, objective)} to plain"  # type: ignore[arg-type]
-            + ("" if study.kept(name) else ", which does not beat it, so alpha stays 1")
-            for name in STEERING
+            + ("" if study.kept(name) else f", which does not beat it, so {sweep.strength} stays {sweep.plain:g}")
+            for name in study.methods
         )
         if calibrated and study.calibration:
             line = study.lines["batch" if study.calibration == "batch" else "regression"]
             methods += f"; {line.title}, cross-validated {shown(line.estimate.value, objective)}"
         partial = f" (partial: {trace.partial})" if trace.partial else ""
-        partial += f", steered in {_places(trace)}" if trace.places else ""
+        if settings := _fixed(trace):
+            partial += f", {'steered in' if study.outcomes.by_confidence else 'with'} {settings}"
         each.append(
             f"{trace.path.name}, {len(trace.rows)} rows{partial}, {objective.name}: plain "
             f"{shown(study.lines['plain'].estimate.value, objective)}; {methods}."

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from statsmodels.stats.power import TTestPower
 
 from adaptvis_plugin.analysis.statistics import LEVEL, Estimate
-from adaptvis_plugin.tuning.controls import CONTROLS, among_options
+from adaptvis_plugin.decoding.method import PLACES
+from adaptvis_plugin.tuning.controls import among_options
 from adaptvis_plugin.tuning.folds import (
-    STEERING,
     Fitted,
     HeldOut,
     fit,
@@ -23,69 +23,12 @@ from adaptvis_plugin.tuning.folds import (
     mean_over_repeats,
     mean_over_traces,
 )
+from adaptvis_plugin.tuning.lines import CORRECTIONS, NOTHING_CHOSEN, PUBLISHED, Line, titles
 from adaptvis_plugin.tuning.outcomes import Choice, Outcomes
 from adaptvis_plugin.tuning.search import Setting, Surface, surface
 
 POWER = 0.8
 """The probability with which an effect is to be found, for the number of rows that this takes."""
-
-TITLES = {
-    "plain": "plain",
-    "scalingvis": "ScalingVis",
-    "adaptvis": "AdaptVis",
-    "published_scalingvis": "ScalingVis, published",
-    "published_adaptvis": "AdaptVis, published",
-    **{name: control.title for name, control in CONTROLS.items()},
-    "steered_options": "choice among the options, AdaptVis",
-}
-"""What every way of answering is called, in the order of the tables."""
-
-CORRECTIONS = tuple(name for name, control in CONTROLS.items() if control.corrects_bias)
-"""The controls that correct label bias without steering."""
-
-
-NOTHING_CHOSEN = ("plain", "published_scalingvis", "published_adaptvis", "first_token")
-"""The ways of answering that are the same on whatever rows."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One way of answering.
-
-    Attributes:
-        name: Its name, a key of `TITLES`.
-        setting: Its setting, if it is a method's.
-        on_all_rows: Each metric on all rows, fitted to the same rows: optimistic where something was chosen.
-        held_out: Each metric of the answers to rows that the choice did not see, averaged over the repetitions.
-        estimate: The objective of these, with its interval.
-        gain: The difference of the objective to the plain model on the same rows; None for the plain model itself.
-        chosen: How often each setting was chosen over the folds, most often first.
-    """
-
-    name: str
-    setting: Setting | None
-    on_all_rows: Mapping[str, float]
-    held_out: Mapping[str, float]
-    estimate: Estimate
-    gain: Estimate | None
-    chosen: Mapping[Setting, int]
-
-    @property
-    def title(self) -> str:
-        """What it is called."""
-        return TITLES[self.name]
-
-    @property
-    def method(self) -> str:
-        """The name of the method whose setting it is."""
-        return self.name.removeprefix("published_")
-
-    @property
-    def setting_text(self) -> str:
-        """Its setting as the tables show it."""
-        if self.setting is None:
-            return ""
-        return f"{self.setting.alpha_low:g}" if self.method == "scalingvis" else str(self.setting)
 
 
 class FormChange(NamedTuple):
@@ -114,16 +57,18 @@ class Study:
         outcomes: The trace, judged.
         folds: The number of folds.
         repeats: How often the rows were divided.
-        lines: Each way of answering by name, in the order of `TITLES`.
+        lines: Each way of answering by name, in the order of `titles`.
         together: The gain that decides whether a method's setting is kept: the mean over the traces that share it.
         rows_together: The number of rows of these traces.
         shared_with: The names of the other traces that share the settings.
-        beyond: AdaptVis less the best correction of label bias, and that correction's name; None without options.
-        on_top: Logistic regression over all coefficients less that over the unsteered ones; None without options.
+        beyond: The main method less the best correction of label bias, and its name; None without options.
+        on_top: Logistic regression over all coefficients less that over the unsteered ones; None without options, or
+            if they have no probability under some coefficient.
         calibration: The calibration to use: `fitted` if it is shown to be better than `batch`; None without options.
         forms: What the chosen and the published setting do to the form of the answers.
         surface: The objective of every setting on all rows; of shared settings the mean over the traces.
-        unrounded: The best setting if the confidence were not rounded, and its objective.
+        unrounded: The best setting of AdaptVis if the confidence were not rounded, and its objective; None without
+            AdaptVis.
         missing: Published settings whose coefficients were not recorded.
     """
 
@@ -139,16 +84,35 @@ class Study:
     calibration: str | None
     forms: tuple[FormChange, ...]
     surface: Surface
-    unrounded: tuple[Setting, float]
+    unrounded: tuple[Setting, float] | None
     missing: Mapping[str, Setting]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods whose settings were searched; see `Outcomes.methods`."""
+        return self.outcomes.methods
+
+    @property
+    def main(self) -> Line:
+        """The method that the report says most about."""
+        return self.lines[self.methods[-1]]
 
     def kept(self, name: str) -> Setting | None:
         """Return a method's setting if its estimate beats the plain model; else None."""
         return self.lines[name].setting if beats(self.together[name]) else None
 
     def values(self, method: str, setting: Setting) -> dict[str, Any]:
-        """Return a setting as models and presets take it: with the layers or heads in which it was recorded."""
-        return {**setting.hyper_parameters(method), **self.outcomes.trace.places}
+        """Return a setting as models and presets take it: with what the sweep did not vary."""
+        return {**setting.hyper_parameters(method), **self.outcomes.trace.sweep.unusual}
+
+    def preset_values(self, method: str) -> dict[str, Any]:
+        """Return what the preset has for a method: its setting if that beats the plain model, else the plain model."""
+        if (kept := self.kept(method)) is not None:
+            return self.values(method, kept)
+        sweep = self.outcomes.trace.sweep
+        # With other hyper-parameters, such as guidance, the neutral strength may not be the plain model.
+        places = {name: value for name, value in sweep.settings.items() if name in PLACES}
+        return {**Setting.single(sweep.plain).hyper_parameters(method), **places}
 
 
 def beats(gain: Estimate) -> bool:
@@ -210,7 +174,8 @@ def study(
     everything = [np.arange(len(one.confidence)) for one in outcomes]
     fitted = fit(outcomes, everything)
     every = surface(outcomes, everything)
-    unrounded = surface(outcomes, everything, rounded=False)
+    main = outcomes[0].methods[-1]
+    unrounded = surface(outcomes, everything, rounded=False) if outcomes[0].by_confidence else None
     together = {
         name: held_out_estimate(
             mean_over_traces(
@@ -222,7 +187,7 @@ def study(
             ),
             folds,
         )
-        for name in STEERING
+        for name in outcomes[0].methods
     }
     names = [one.trace.name for one in outcomes]
     found = []
@@ -232,7 +197,7 @@ def study(
         beyond, on_top, calibration = _beyond_bias(
             one, {name: each[place] for name, each in held.choices.items()}, lines, folds
         )
-        settings = {fitted.settings["adaptvis"], recorded.get("adaptvis", fitted.settings["adaptvis"])}
+        settings = {fitted.settings[main], recorded.get(main, fitted.settings[main])}
         found.append(
             Study(
                 outcomes=one,
@@ -247,7 +212,7 @@ def study(
                 calibration=calibration,
                 forms=tuple(form_change(one, setting) for setting in sorted(settings)),
                 surface=every,
-                unrounded=(unrounded.best(), float(unrounded.values.max())),
+                unrounded=None if unrounded is None else (unrounded.best(), float(unrounded.values.max())),
                 missing={name: setting for name, setting in known.items() if name not in recorded},
             )
         )
@@ -258,12 +223,14 @@ def _lines(
     one: Outcomes, place: int, fitted: Fitted, held: HeldOut, published: Mapping[str, Setting], folds: int
 ) -> dict[str, Line]:
     plain = mean_over_repeats(one, one.objective, one.plain[None])
+    known = titles(one.methods)
 
     def line(name: str, choice: Choice, answers: NDArray[np.intp], setting: Setting | None) -> Line:
         sums = mean_over_repeats(one, one.objective, answers)
-        chosen_on = None if name in NOTHING_CHOSEN else folds
+        chosen_on = None if name in NOTHING_CHOSEN or name.startswith(PUBLISHED) else folds
         return Line(
             name=name,
+            title=known[name],
             setting=setting,
             on_all_rows={metric.name: one.score(metric, choice) for metric in one.metrics},
             held_out={
@@ -279,9 +246,9 @@ def _lines(
         for name, each in fitted.choices.items()
     }
     for method, setting in published.items():  # nothing is chosen on these rows, so all of them are held out
-        name, choice = f"published_{method}", setting.choice(one)
+        name, choice = f"{PUBLISHED}{method}", setting.choice(one)
         lines[name] = line(name, choice, choice[None], setting)
-    return {name: lines[name] for name in TITLES if name in lines}
+    return {name: lines[name] for name in known if name in lines}
 
 
 def _beyond_bias(
@@ -296,7 +263,8 @@ def _beyond_bias(
 
     best = max(CORRECTIONS, key=lambda name: lines[name].estimate.value)
     calibration = "fitted" if beats(difference("regression", "batch")) else "batch"
-    return (best, difference("adaptvis", best)), difference("regression_all", "regression"), calibration
+    on_top = difference("regression_all", "regression") if "regression_all" in held else None
+    return (best, difference(one.methods[-1], best)), on_top, calibration
 
 
 def form_change(one: Outcomes, setting: Setting) -> FormChange:
@@ -304,7 +272,7 @@ def form_change(one: Outcomes, setting: Setting) -> FormChange:
     choice = setting.choice(one)
     changed = np.array(
         [
-            len(row.generations[1.0].split()) == 1 and len(row.generations[one.alphas[taken]].split()) > 2
+            len(row.generations[one.alphas[0]].split()) == 1 and len(row.generations[one.alphas[taken]].split()) > 2
             for row, taken in zip(one.trace.rows, choice, strict=True)
         ]
     )
@@ -313,5 +281,6 @@ def form_change(one: Outcomes, setting: Setting) -> FormChange:
     def mean(answers: Choice) -> float:
         return float(column[answers, np.arange(len(answers))][changed].mean()) if changed.any() else np.nan
 
-    options = None if one.options is None else mean(among_options(one, one.options, choice))
+    among = one.options is not None and one.options.under_all
+    options = mean(among_options(one, one.options, choice)) if among and one.options else None
     return FormChange(setting, int(changed.sum()), mean(one.plain), mean(choice), options)

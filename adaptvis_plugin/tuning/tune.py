@@ -32,15 +32,24 @@ def judge_traces(traces: Sequence[Trace], objective: str | None, shared: bool, f
 
 
 def _sharing(traces: Sequence[Trace], objective: str | None) -> list[Outcomes]:
+    for trace in traces[1:]:
+        if trace.sweep.method != traces[0].sweep.method:
+            raise TuneError(
+                f"--shared: {traces[0].path} is a sweep of {traces[0].sweep.method} and {trace.path} one of "
+                f"{trace.sweep.method}, and one setting is of one method; tune them without --shared"
+            )
+        if trace.sweep != traces[0].sweep:
+            what = "layers or heads" if trace.sweep.method == "scalingvis" else "hyper-parameters"
+            raise TuneError(
+                f"--shared: {traces[0].path} and {trace.path} were swept with other {what}, and one setting has the "
+                "same; sweep all tasks with the same ones, or tune the traces without --shared"
+            )
     alphas = [alpha for alpha in traces[0].alphas if all(alpha in trace.alphas for trace in traces)]
     if len(alphas) < 2:
-        raise TuneError("--shared: the traces have no coefficient but 1 in common; sweep all tasks over the same ones")
-    for trace in traces[1:]:
-        if trace.places != traces[0].places:
-            raise TuneError(
-                f"--shared: {traces[0].path} and {trace.path} were swept with other layers or heads, and one setting "
-                "has the same; sweep all tasks with the same --layers or --heads, or tune the traces without --shared"
-            )
+        raise TuneError(
+            f"--shared: the traces have no coefficient but {traces[0].plain:g} in common; sweep all tasks over the "
+            "same ones"
+        )
     outcomes = [outcomes_of(trace, objective, alphas) for trace in traces]
     for one in outcomes:
         if one.objective.share != outcomes[0].objective.share:

@@ -27,7 +27,8 @@ from adaptvis_plugin.attention.familiarity.figures import (
     Steered,
 )
 from adaptvis_plugin.attention.record import AttentionError
-from adaptvis_plugin.traces import Trace
+from adaptvis_plugin.methods import neutral_strength
+from adaptvis_plugin.traces import Sweep, Trace
 
 AUTHORS_LOW = 0.5
 """The coefficient that the authors smooth with, in all of their settings of AdaptVis."""
@@ -35,7 +36,10 @@ AUTHORS_LOW = 0.5
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows that are used, as columns; `worth` holds what the metric says of the answers under each coefficient."""
+    """The rows that are used, as columns.
+
+    `worth` holds what the metric says of the answers under each coefficient, that of the unsteered model first.
+    """
 
     confidence: NDArray[np.float64]
     groups: NDArray[np.intp]
@@ -44,7 +48,7 @@ class _Rows:
 
     @property
     def plain(self) -> NDArray[np.float64]:
-        return self.worth[1.0]
+        return next(iter(self.worth.values()))
 
     def among(self, chosen: NDArray[np.bool_]) -> _Rows:
         worth = {alpha: values[chosen] for alpha, values in self.worth.items()}
@@ -72,7 +76,7 @@ def familiarity(trace: Trace, setting: Setting | None = None) -> Familiarity:
     """
     alphas = _recorded(trace)
     low, high = _smoothed(alphas, setting), _sharpened(alphas, setting)
-    wanted = {1.0, low, high, *((setting.alpha_low, setting.alpha_high) if setting else ())}
+    wanted = {trace.plain, low, high, *((setting.alpha_low, setting.alpha_high) if setting else ())}
     metric, worth = judged(trace, [alpha for alpha in alphas if alpha in wanted])
     every = np.stack(list(worth.values()))
     known = np.isfinite(every.sum(0))
@@ -112,21 +116,22 @@ def familiarity(trace: Trace, setting: Setting | None = None) -> Familiarity:
 
 
 def _recorded(trace: Trace) -> tuple[float, ...]:
-    """Return the coefficients that all rows have an answer for, 1.0 first."""
+    """Return the coefficients of ScalingVis that all rows have an answer for, that of the unsteered model first."""
     if trace.alphas:
-        return trace.alphas
+        return trace.alphas if trace.sweep.method == Sweep.method else (trace.plain,)
     assert trace.header is not None
     method = trace.header.method
-    without = sum(1.0 not in row.generations for row in trace.rows)
-    if method == "calibrated" or without:
-        what = "its answers are not the model's own" if method == "calibrated" else (
+    own = neutral_strength(method) is not None
+    without = sum(trace.plain not in row.generations for row in trace.rows)
+    if not own or without:
+        what = "its answers are not the model's own" if not own else (
             f"{without} of {len(trace.rows)} rows have no answer of the unsteered model"
         )  # fmt: skip
         raise AttentionError(
             f"{trace.path}: it is the trace of a run of {method}, and {what}, so it does not show whether the model's "
             "confidence is justified; give the trace of a sweep or of a run of baseline"
         )
-    return (1.0,)
+    return (trace.plain,)
 
 
 def _smoothed(alphas: tuple[float, ...], setting: Setting | None) -> float | None:
@@ -147,7 +152,7 @@ def judged(trace: Trace, alphas: list[float]) -> tuple[Metric, dict[float, NDArr
     Of a task's own metrics it is the first that says right or wrong, else the first.
     """
     golds = [row.gold for row in trace.rows]
-    offered = [list(row.options.get(1.0, {})) or None for row in trace.rows]
+    offered = [list(row.options.get(trace.plain, {})) or None for row in trace.rows]
 
     def columns(alpha: float) -> Columns:
         answers = [row.generations[alpha] for row in trace.rows]
@@ -157,7 +162,7 @@ def judged(trace: Trace, alphas: list[float]) -> tuple[Metric, dict[float, NDArr
         found = {alpha: columns(alpha) for alpha in alphas}
     except ValueError as error:
         raise AttentionError(f"{trace.path}: a right answer cannot be judged: {error}") from None
-    own = list(dict.fromkeys(name for row in trace.rows for name in row.metrics.get(1.0, {})))
+    own = list(dict.fromkeys(name for row in trace.rows for name in row.metrics.get(trace.plain, {})))
     metrics = metrics_of(trace.scoring, own)
     if not metrics:
         raise AttentionError(
@@ -237,7 +242,12 @@ def _notes(
             f"{metric.name} does not say right or wrong of each row, so there is no calibration, and nothing that the "
             "confidence could separate."
         )
-    if low is None and high is None:
+    if trace.alphas and trace.sweep.method != Sweep.method:
+        yield (
+            f"The trace is a sweep of {trace.sweep.title}, and only its unsteered answers are looked at: smoothing and "
+            "sharpening are ScalingVis's."
+        )
+    elif low is None and high is None:
         yield (
             "The trace has unsteered answers only, so it does not show what smoothing and sharpening do; "
             "`adaptvis sweep` records that."

@@ -33,7 +33,7 @@ def _by_relation(found: Familiarity) -> Iterator[dict[str, Any]]:
         separation = one.separation
         for name, alpha, estimate in (
             ("confidence", None, one.confidence),
-            (found.metric.name, 1.0, one.plain),
+            (found.metric.name, found.trace.plain, one.plain),
             *(
                 pair
                 for steered in (one.smoothed, one.sharpened)
@@ -62,7 +62,7 @@ def _of_confidence(found: Familiarity) -> Iterator[dict[str, Any]]:
         yield {**start, "figure": f"expected calibration error, {one.kind}", **_ends(one.error)}
         yield {**start, "figure": f"maximum calibration error, {one.kind}", "value": abs(one.largest.gap)}
     for side in (found.split.below, found.split.above, found.split.both) if found.split else ():
-        for name, alpha, estimate in (("plain", 1.0, side.plain), ("AdaptVis", side.alpha, side.steered),
+        for name, alpha, estimate in (("plain", found.trace.plain, side.plain), ("AdaptVis", side.alpha, side.steered),
                                       ("AdaptVis, gain over plain", side.alpha, side.gain)):  # fmt: skip
             if estimate:
                 figure = f"{found.metric.name}, {name}, confidence {side.name}"

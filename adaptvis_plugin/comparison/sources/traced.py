@@ -118,16 +118,17 @@ def read_trace_runs(path: Path, settings: Sequence[Setting] = (), presets: Seque
     Raises:
         ComparisonError, TraceError: If the trace cannot be used, or a coefficient of a setting was not recorded.
     """
+    from adaptvis_plugin.traces.answers import RecordedAnswer
     from adaptvis_plugin.tuning.preset import preset_task
 
     [trace] = read_traces([path])
     if not trace.alphas:
         assert trace.header is not None
-        given = [next(iter(row.generations.items())) for row in trace.rows]
+        given = [RecordedAnswer(alpha, text, alpha) for row in trace.rows for alpha, text in row.generations.items()]
         return [_run(trace, trace.header.method, trace.header.settings, given)]
     asked = [*settings, *(setting for preset in presets for setting in preset_settings(preset, preset_task(trace)))]
     if not asked:
-        asked = [Setting("scalingvis", {"alpha": alpha, **trace.places}) for alpha in trace.alphas if alpha != 1]
+        asked = [Setting.of(trace.sweep.method, trace.sweep.values(s)) for s in trace.alphas if s != trace.plain]
     by_name = {one.name: one for one in [Setting("baseline", {}), *asked]}
     return [
         replace(_run(trace, one.method, one.values, _answers(trace, one)), name=name) for name, one in by_name.items()
@@ -145,12 +146,12 @@ def _answers(trace: Trace, setting: Setting) -> list[RecordedAnswer]:
 
     where = f"{trace.path}, under {setting.name}"
     try:
-        return answers_under(build_method(setting.method, setting.values), trace.rows, where, trace.places)
+        return answers_under(build_method(setting.method, setting.values), trace.rows, where, trace.sweep)
     except ValueError as error:
         raise ComparisonError(str(error)) from error
 
 
-def _run(trace: Trace, method: str, settings: Mapping[str, Any], answers: Sequence[tuple[float, str]]) -> Run:
+def _run(trace: Trace, method: str, settings: Mapping[str, Any], answers: Sequence[RecordedAnswer]) -> Run:
     header = trace.header
     ids, table = _numbers(trace)
     facts: dict[str, Any] = {}
@@ -188,16 +189,15 @@ def _numbers(trace: Trace) -> tuple[Iterable[Any], str | None]:
     return [part[number] for number in numbers], name
 
 
-def _row(number: Any, row: Row, answer: tuple[float, str]) -> dict[str, Any]:
-    alpha, text = answer
-    offered = tuple(row.options.get(1.0) or row.options.get(alpha) or ())
+def _row(number: Any, row: Row, answer: RecordedAnswer) -> dict[str, Any]:
+    offered = next((options for options in row.options.values() if options), ())
     return {
         "id": number,
         **row.model_dump(include={"question", "gold", "set_id", "pair_id", "image", "confidence"}),
         "relation": row.relation or row.gold.lower(),
         "options": tuple(option.lower() for option in offered) or None,
-        "answer": text,
-        "alpha": alpha,
-        "chances": dict(row.options.get(alpha, {})) or None,
-        "scores": row.metrics.get(alpha, {}),
+        "answer": answer.text,
+        "alpha": answer.alpha,
+        "chances": dict(row.options.get(answer.recorded, {})) or None,
+        "scores": row.metrics.get(answer.recorded, {}),
     }
