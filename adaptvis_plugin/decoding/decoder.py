@@ -317,7 +317,7 @@ class Decoder:
         if plan.edit is None:
             watched = Untouched() if captured is None else WatchedPass(self.model, self._text_decoder, captured)
             mixed = self._mixed(plan, watched, untouched, lambda first: plan.choose(first)[:, 0])
-            made = self._call(batch, greedy, mixed, plan)
+            made = self._prefixes.generate(batch, greedy, mixed)
             return [self._result(batch, made, mixed, captured)]
         return self._edited(batch, greedy, plan, untouched, captured)
 
@@ -386,7 +386,7 @@ class Decoder:
         """
         if plan.mixes:
             mixed = self._mixed(plan, packed, untouched, lambda first: packed.alpha[:, 0])
-            made = self._call(batch, greedy, mixed, plan)
+            made = self._prefixes.generate(batch, greedy, mixed)
             self.stats.packed_passes += 1
             return [self._result(batch, made, mixed, captured, packed)]
         made = self._prefixes.generate(batch, greedy, packed)
@@ -439,15 +439,6 @@ class Decoder:
             return replace(self._result(batch, made, mixed, captured), confidence=plain.confidence)
         weights = None if captured is None else captured.rows(batch["attention_mask"])[:, 0]
         return Decoded(made.sequences, plain.confidence, alpha, made.first.logits[:, 0], weights)
-
-    def _call(self, batch: dict[str, Any], greedy: Greedy, mixed: MixedPass, plan: "Plan") -> Generated:
-        """Call `generate` with mixed logits, and share prefixes where there is room for the second stream beside it."""
-        if plan.prefilled is not None:
-            # Prompts that continue a prefix are cut to their tokens, and must not become shorter than the views.
-            width = plan.prefilled.inputs["input_ids"].shape[1]
-            if width > int(batch["attention_mask"].sum(1).max()):
-                return generate(self.model, self._text_decoder, batch, greedy, first_pass=mixed)
-        return self._prefixes.generate(batch, greedy, mixed)
 
     def _mixed(
         self,
