@@ -38,6 +38,9 @@ NO_STRENGTH = {
 }
 """The methods that a sweep cannot vary -> why."""
 
+COEFFICIENTS = ("baseline", "scalingvis", "adaptvis", "calibrated")
+"""Those whose strength is a coefficient on the image: below 1 it smooths, above 1 it sharpens."""
+
 PAPER = ("baseline", "scalingvis", "adaptvis", "calibrated", "constant")
 """Those that a model is inspected for if none is named."""
 

@@ -31,6 +31,11 @@ SLOW = [
     "attention_command",
     "capture",
     "columns",
+    "decoders",
+    "decoders_families",
+    "decoders_parts",
+    "second_streams",
+    "sweep_methods",
 ]
 """The files that take longest. They begin first, so that no process is alone with one of them at the end."""
 

@@ -273,7 +273,9 @@ def test_a_row_without_an_image_is_answered_unsteered_with_a_warning(
 ) -> None:
     image = Image.new("RGB", (128, 128))
     documents = [{"question": "Where is the mug?", "image": image}, {"question": "Where is the cup?"}]
-    model.runner.decoder._warned_of_rows_without_image = False  # once for a model, which the tests here share
+    model.runner.decoder._execution._warned_of_rows_without_image = (
+        False  # once for a model, which the tests here share
+    )
     results = model.generate_until(requests_for(documents, model, messages_with_image))
     assert "rows [1] hold no image token and are decoded unsteered" in caplog.text
     assert [r.token_counts.to_dict()["alpha"] for r in results] == [0.5, 1.0]

@@ -197,7 +197,7 @@ def _run(
     options: Sequence[str],
 ) -> RunFigures:
     rows, gold = one.rows, part.asked["gold"].str.lower()
-    steered = rows["alpha"].dropna()
+    steered = rows["alpha"].dropna() if one.run.of_coefficients else pd.Series(dtype=float)
     return RunFigures(
         run=one.run,
         metrics=tuple(sums.value(metric, one.columns) for metric in metrics),
@@ -224,18 +224,19 @@ def _against(one: _Judged, base: _Judged, metrics: Sequence[Metric], sums: _Sums
         test=paired_test(base.right[known] == 1, one.right[known] == 1) if binary else None,
         fixed=tuple(rows.index[rows["right"] > before["right"]]),
         broken=tuple(rows.index[rows["right"] < before["right"]]),
-        origins=tuple(_origins(rows.assign(before=before["form"], right_before=before["right"], gold=gold))),
+        origins=tuple(_origins(one.run, rows.assign(before=before["form"], right_before=before["right"], gold=gold))),
     )
 
 
-def _origins(rows: pd.DataFrame) -> Iterator[Origin]:
+def _origins(run: Run, rows: pd.DataFrame) -> Iterator[Origin]:
     moved = rows[rows["form"] != rows["before"]]
     steering = np.select([rows["alpha"] < 1, rows["alpha"] > 1, rows["alpha"] == 1], STEERING, "")
     parts: list[tuple[str, str, pd.DataFrame]] = [
         ("form", f"{was} → {now}", part) for (was, now), part in moved.groupby(["before", "form"])
     ]
     # Where all rows were steered alike, they are no part of the difference but all of it.
-    parts += [("steering", name, rows[steering == name]) for name in STEERING if not (steering == name).all()]
+    if run.of_coefficients:
+        parts += [("steering", name, rows[steering == name]) for name in STEERING if not (steering == name).all()]
     for kind, name, part in parts:
         if not len(part):
             continue

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from adaptvis_plugin.analysis.metrics import Scoring
-from adaptvis_plugin.methods import METHODS, defaults, neutral_strength
+from adaptvis_plugin.methods import COEFFICIENTS, METHODS, defaults, neutral_strength
 
 
 class ComparisonError(ValueError):
@@ -88,6 +88,11 @@ class Run:
             return self.method == "baseline"
         neutral = neutral_strength(self.method)
         return neutral is not None and bool((self.rows["alpha"] == neutral).all())
+
+    @property
+    def of_coefficients(self) -> bool:
+        """Whether its strengths are coefficients on the image, below 1 smoothing and above 1 sharpening."""
+        return self.method in (None, *COEFFICIENTS)
 
     @property
     def described(self) -> str:

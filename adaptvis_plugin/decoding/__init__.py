@@ -7,7 +7,9 @@ parts          what it may consist of: an edit of attention, a second stream, ea
 first_token    what it may choose by
 methods/       each method, in a file of its own
 gates          when AdaptVis takes a model for unsure
-decoder        decodes a batch: in one pass for every coefficient, or in two
+decoder        what a user calls: a batch under a method, or under several strengths
+plan           how a batch shall be decoded: the method's parts, as far as one model goes
+execution      decodes it: in one pass for every strength, or in two
 results        what it returns, and what it has done
 validation     what a batch must be
 greedy         the generation config: greedy, whatever the checkpoint or the caller says

@@ -160,12 +160,17 @@ class FixedStrength(Method):
 
     def choose(self, first: FirstToken) -> torch.Tensor:
         """Return the strength for every row, shape (batch,)."""
-        return torch.full_like(first.confidence, self.alphas[0])
+        return torch.full_like(first.confidence, self.fixed)
 
     @property
     def alphas(self) -> tuple[float, ...]:
         """The one strength."""
-        return (1.0 if self.strength is None else float(getattr(self, self.strength)),)
+        return (self.fixed,)
+
+    @property
+    def fixed(self) -> float:
+        """The one strength."""
+        return 1.0 if self.strength is None else float(getattr(self, self.strength))
 
 
 def scaled_image(logits: torch.Tensor, columns: Columns, alpha: torch.Tensor) -> torch.Tensor:

@@ -32,9 +32,9 @@ class AddedConstant(FixedStrength):
         check_finite(name, value)
 
     @property
-    def alphas(self) -> tuple[float, ...]:
+    def fixed(self) -> float:
         """One; zero if nothing is added."""
-        return (float(self.constant != 0),)
+        return float(self.constant != 0)
 
     @property
     def attention(self) -> AttentionEdit:
