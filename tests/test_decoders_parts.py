@@ -158,6 +158,24 @@ def measured(gate: str, p: torch.Tensor, options: dict[str, list[int]]) -> float
     return float(jensenshannon(p.numpy(), [1 / len(p)] * len(p)) ** 2)
 
 
+class TwoParts(SLA):
+    """Read early layers, and edit attention by default."""
+
+    attention = Method.attention  # type: ignore[assignment]  # which has none
+
+
+class Biased(YesBias):
+    """Change the first logits, and edit attention by default."""
+
+    attention = Method.attention  # type: ignore[assignment]  # which has none
+
+
+@pytest.mark.parametrize(("method", "named"), [(TwoParts(), "early exits"), (Biased(), "changed first logits")])
+def test_parts_that_do_not_go_together_are_refused(method: Method, named: str) -> None:
+    with pytest.raises(ValueError, match=f"{type(method).__name__} has {named} beside another part; only an edit"):
+        case("llava").decoder.check(method)
+
+
 @pytest.mark.parametrize("gate", ["confidence", "options", "entropy", "divergence"])
 def test_a_gate_compares_what_the_plain_model_says_with_the_threshold(gate: str) -> None:
     of = case("qwen2_vl")

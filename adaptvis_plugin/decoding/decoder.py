@@ -107,15 +107,22 @@ class Decoder:
         """Check that the model has what a method needs.
 
         Raises:
-            ValueError: If the method names layers or heads that the model does not have, or reads earlier layers of a
-                model whose earlier layers cannot be read.
+            ValueError: If the method names layers or heads that the model does not have, reads earlier layers of a
+                model whose earlier layers cannot be read, or has parts that do not go together.
         """
         edit, exits = method.attention, method.exits
+        changes_first = type(method).first_logits is not Method.first_logits
+        alone = {"early exits": exits is not None, "changed first logits": changes_first}
+        others = sum([edit is not None, method.second is not None, *alone.values()])
+        if others > 1 and any(alone.values()):
+            raise ValueError(
+                f"{type(method).__name__} has {' and '.join(name for name, has in alone.items() if has)} beside "
+                "another part; only an edit of attention and a second stream go together (attention = None says that there is "
+                "no edit)"
+            )
         if edit is not None:
             self._edit_of(method)
         if exits is not None:
-            if edit is not None:
-                raise ValueError(f"{type(method).__name__}: early exits beside an attention edit are not supported")
             self._exits_of(exits)
 
     def _edit_of(self, method: Method) -> AttentionEdit | None:

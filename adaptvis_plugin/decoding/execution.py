@@ -68,7 +68,9 @@ class Execution:
             watched = Untouched() if captured is None else WatchedPass(self._model, self._text_decoder, captured)
             mixed = self._mixed(plan, watched, untouched, lambda first: plan.choose(first)[:, 0])
             made = self._prefixes.generate(batch, greedy, mixed)
-            return [self._result(batch, made, mixed, captured)]
+            found = self._result(batch, made, mixed, captured)
+            own = inputs["input_ids"].shape[1]  # fewer tokens than the batch has, if its second stream is longer
+            return [replace(found, attention=None if found.attention is None else found.attention[..., -own:])]
         return self._edited(batch, greedy, plan, untouched, captured)
 
     def _edited(
