@@ -117,8 +117,8 @@ class Decoder:
         if others > 1 and any(alone.values()):
             raise ValueError(
                 f"{type(method).__name__} has {' and '.join(name for name, has in alone.items() if has)} beside "
-                "another part; only an edit of attention and a second stream go together (attention = None says that there is "
-                "no edit)"
+                "another part; only an edit of attention and a second stream go together (attention = None says that "
+                "there is no edit)"
             )
         if edit is not None:
             self._edit_of(method)
