@@ -192,7 +192,7 @@ def test_a_sweep_gives_what_a_run_under_each_coefficient_gives(
     one_pass: bool, stops: list[str], talkative: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also the lengths of answers that a stop string ends, in one pass and in complete passes; and by halves."""
-    monkeypatch.setattr(talkative.decoder, "_packs", one_pass)
+    monkeypatch.setattr(talkative.decoder._execution, "_packs", one_pass)
     rows = scenes()[::50]
     prompts = [Prompt(talkative.render(turn(r), ""), (r["image"],), "", ("left", "on")) for r in rows]
     prompts.append(Prompt("USER: Where is it? ASSISTANT:", ()))

@@ -28,7 +28,7 @@ class AdaptVis(Method):
         threshold: What the gate compares with: for the confidence, a probability in [0, 1].
         layers: See `ScalingVis`.
         heads: See `ScalingVis`.
-        gate: What says that the model is unsure: `confidence` as in the paper, or another of `gates`.
+        gate: What says that the model is unsure, one of `gates`; by default `confidence`, as in the paper.
 
     As in the authors' code, the confidence is rounded to two decimals for the comparison, and only for it.
     """
@@ -38,7 +38,7 @@ class AdaptVis(Method):
     threshold: float
     layers: Any = field(default=None, kw_only=True)
     heads: Any = field(default=None, kw_only=True)
-    gate: str = field(default="confidence", kw_only=True)
+    gate: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,7 +49,7 @@ class AdaptVis(Method):
     def check(cls, name: str, value: Any) -> None:
         """Raise ValueError unless the value is a coefficient, a threshold, or names a gate, layers or heads."""
         if name == "gate":
-            if value not in tuple(GATES):
+            if value is not None and value not in tuple(GATES):
                 raise ValueError(f"gate={value!r}: give one of {', '.join(GATES)}")
         elif name in PLACES:
             check_place(name, value)
@@ -66,7 +66,7 @@ class AdaptVis(Method):
 
     def choose(self, first: FirstToken) -> torch.Tensor:
         """Return alpha_low where the gate says that the model is unsure, else alpha_high; shape (batch,)."""
-        unsure = GATES[self.gate](first, self.threshold)
+        unsure = GATES[self.gate or "confidence"](first, self.threshold)
         high = torch.full(unsure.shape, self.alpha_high, dtype=torch.float32, device=unsure.device)
         return high.masked_fill(unsure, self.alpha_low)
 
