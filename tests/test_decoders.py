@@ -23,6 +23,7 @@ from adaptvis_plugin.decoding import (
     HeadsGuided,
     Method,
     YesBias,
+    second_stream,
 )
 from tests import decoders_oracle as slow
 from tests.cases import MODELS, NEW_TOKENS
@@ -235,3 +236,28 @@ def test_a_second_stream_that_is_longer_goes_with_an_image_that_is_cached() -> N
         _, logits = of.decoded(setting)
         assert difference(logits, allowed(expected.logits)) <= TOLERANCE
     assert of.decoder.stats.prefixes_reused > 0
+
+
+@pytest.mark.parametrize("rows", [(0, 1, 2), (1,)])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_second_stream_that_is_longer_goes_with_prompts_that_are_prefilled_without_padding(
+    name: str, rows: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is shared, so the prompts are padded to the views' length behind their prefill."""
+    of, setting, rooms = case(name), SETTINGS["icd"], []
+    pass_ = second_stream.PairedPass
+
+    def seen(*given: Any, **options: Any) -> Any:
+        rooms.append(given[3])
+        return pass_(*given, **options)
+
+    monkeypatch.setattr("adaptvis_plugin.decoding.execution.PairedPass", seen)
+    decoder = Decoder(of.model, prefix_bytes=0)
+    chosen = [of.rows[row] for row in rows]
+    assert setting.view is not None
+    second = joined([setting.view(row) for row in chosen])
+    found, logits = watched(decoder, joined(chosen), setting.method, NEW_TOKENS, second=second)
+    assert rooms[-1] > 0
+    expected = of.expected(setting)
+    assert difference(logits, allowed(expected.logits)[:, list(rows)][: len(logits)]) <= TOLERANCE
+    assert torch.equal(found.sequences, expected.sequences[list(rows), : found.sequences.shape[1]])

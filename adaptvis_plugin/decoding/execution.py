@@ -62,12 +62,26 @@ class Execution:
         if plan.view is not None and plan.second is not None:
             self._stats.second_streams += 1
             view = PrefilledView.of(self._model, self._text_decoder, plan.view, greedy)
-            longer = view.inputs["input_ids"].shape[1] - batch["input_ids"].shape[1]
-            batch, plan = left_padded(batch, longer), replace(plan, prefilled=view)
+            plan = replace(plan, prefilled=view)
+        own_batch, room = batch, plan.room(batch)
+        batch = left_padded(batch, room)
         if plan.edit is None:
             watched = Untouched() if captured is None else WatchedPass(self._model, self._text_decoder, captured)
-            mixed = self._mixed(plan, watched, untouched, lambda first: plan.choose(first)[:, 0])
-            made = self._prefixes.generate(batch, greedy, mixed)
+
+            def mixed_pass(room: int = 0) -> MixedPass:
+                return self._mixed(plan, watched, untouched, lambda first: plan.choose(first)[:, 0], room)
+
+            mixed = mixed_pass()
+            if room and captured is None:
+
+                def alone() -> Generated:
+                    nonlocal mixed
+                    mixed = mixed_pass(room)
+                    return generate(self._model, self._text_decoder, own_batch, greedy, first_pass=mixed)
+
+                made = self._prefixes.generate(batch, greedy, mixed, alone)
+            else:
+                made = self._prefixes.generate(batch, greedy, mixed)
             found = self._result(batch, made, mixed, captured)
             own = inputs["input_ids"].shape[1]  # fewer tokens than the batch has, if its second stream is longer
             return [replace(found, attention=None if found.attention is None else found.attention[..., -own:])]
@@ -200,6 +214,7 @@ class Execution:
         inner: FirstPass,
         untouched: torch.Tensor,
         strength: Callable[[FirstToken], torch.Tensor],
+        room: int = 0,
     ) -> MixedPass:
         """Return the pass that mixes a method's second stream or early exits into the logits."""
 
@@ -210,7 +225,7 @@ class Execution:
 
         given: dict[str, Any] = {"inner": inner, "choose": choose}
         if plan.second is not None and plan.prefilled is not None:
-            return PairedPass(self._model, plan.second, plan.prefilled, **given)
+            return PairedPass(self._model, plan.second, plan.prefilled, room, **given)
         if plan.exits is not None:
             assert plan.exit_head is not None
             return ExitsPass(plan.exit_head, plan.exits, **given)

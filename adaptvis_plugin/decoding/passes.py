@@ -136,4 +136,4 @@ def generate(
             f"the prompts' image tokens do not fit the images ({error}); a prompt may be truncated, or hold "
             "more or fewer image tokens than images: call the processor without truncation and max_length"
         ) from error
-    return Generated(output.sequences[:, inputs["input_ids"].shape[1] :], first)
+    return Generated(output.sequences[:, given["input_ids"].shape[1] :], first)

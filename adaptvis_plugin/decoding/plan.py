@@ -62,6 +62,13 @@ class Plan:
         neutral = self.alphas is not None and {*self.alphas} == {self.neutral}
         return (neutral and not (self.edit is not None and self.mixes)) or (self.edit is None and not self.mixes)
 
+    def room(self, batch: dict[str, Any]) -> int:
+        """Return by how many tokens the second stream is longer than the prompts of a batch."""
+        if self.prefilled is None:
+            return 0
+        longer: int = self.prefilled.inputs["input_ids"].shape[1] - batch["input_ids"].shape[1]
+        return max(0, longer)
+
     def except_for(self, untouched: torch.Tensor) -> "Plan":
         """Return the same with the neutral strength for some rows, shape (batch,)."""
 

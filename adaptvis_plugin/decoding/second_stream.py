@@ -72,14 +72,19 @@ class PairedPass(MixedPass):
     Args:
         model: The model.
         part: The method's part.
-        view: The views. None of them is longer than the longest prompt.
+        view: The views.
+        room: By how many tokens they are longer than the prompts. The prompts are padded by them on the left, though
+            only once they are prefilled: a mask in that pass would cost a tenth of its time.
         **options: See `MixedPass`.
     """
 
     branches = _ROWS
 
-    def __init__(self, model: PreTrainedModel, part: SecondStream, view: PrefilledView, **options: Any) -> None:
+    def __init__(
+        self, model: PreTrainedModel, part: SecondStream, view: PrefilledView, room: int = 0, **options: Any
+    ) -> None:
         super().__init__(**options)
+        self._room = room
         self._model = model
         self._part = part
         self._view = view
@@ -98,11 +103,12 @@ class PairedPass(MixedPass):
         own, view = ({**each, "position_ids": positions(self._model, each)} for each in (inputs, self._view.inputs))
         shape = inputs["input_ids"].shape
         aligned = {
-            name: _interleaved(value, value if name == "input_ids" else view.get(name))
+            name: padded(value, (self._room, 0))
             for name, value in own.items()
             if name == "position_ids" or getattr(value, "shape", None) == shape
         }
-        return {**inputs, **aligned}
+        views = {**view, "input_ids": aligned["input_ids"]}
+        return {**inputs, **{name: _interleaved(value, views.get(name)) for name, value in aligned.items()}}
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -113,7 +119,7 @@ class PairedPass(MixedPass):
     def _before(self, options: dict[str, Any]) -> dict[str, Any]:
         tokens = options["input_ids"].shape
         return {
-            name: value[..., ::_ROWS, :]
+            name: value[..., ::_ROWS, self._room :]
             if value is not None
             and (name in ("attention_mask", "position_ids") or getattr(value, "shape", None) == tokens)
             else value
@@ -149,11 +155,15 @@ def _join(cache: Any, views: Any) -> None:
         for name in ("keys", "values"):
             own, view = getattr(layer, name, None), getattr(other, name, None)
             if own is not None and view is not None:  # otherwise the layer shares those of another one
-                joined = own.new_zeros(len(own), _ROWS, *own.shape[1:])
-                joined[:, 0], joined[:, 1, :, own.shape[-2] - view.shape[-2] :] = own, view
+                tokens = max(own.shape[-2], view.shape[-2])
+                joined = own.new_zeros(len(own), _ROWS, own.shape[1], tokens, own.shape[-1])
+                for row, states in enumerate((own, view)):
+                    joined[:, row, :, tokens - states.shape[-2] :] = states
                 setattr(layer, name, joined.flatten(0, 1))
+        if hasattr(layer, "cumulative_length"):  # of a sliding window, which forgets tokens and still counts them
+            layer.cumulative_length = max(layer.cumulative_length, other.cumulative_length)
         for name in ("conv_states", "recurrent_states"):
-            states, others = getattr(layer, name, {}), getattr(other, name, {})
-            for index, own in states.items():
+            own_states, others = getattr(layer, name, {}), getattr(other, name, {})
+            for index, own in own_states.items():
                 if own is not None:
-                    states[index] = torch.stack([own, others[index]], 1).flatten(0, 1)
+                    own_states[index] = torch.stack([own, others[index]], 1).flatten(0, 1)

@@ -1,5 +1,6 @@
 """When prefixes may be shared, and the prefill that shares them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -47,13 +48,20 @@ class SharedPrefixes:
         self._sums: set[float] = set()
         self._images_repeat = False
 
-    def generate(self, inputs: dict[str, Any], greedy: Greedy, first_pass: FirstPass | None = None) -> Generated:
+    def generate(
+        self,
+        inputs: dict[str, Any],
+        greedy: Greedy,
+        first_pass: FirstPass | None = None,
+        alone: Callable[[], Generated] | None = None,
+    ) -> Generated:
         """Call `generate` on a batch.
 
         Args:
             inputs: What the processor returned, with an attention mask.
             greedy: How to generate.
             first_pass: What happens to the first pass.
+            alone: The call to make instead, if the batch neither continues a prefix nor leaves one for later batches.
 
         Raises:
             InexactError: If the copies are not exact for this batch.
@@ -68,6 +76,8 @@ class SharedPrefixes:
                 return replace(self._run(inputs, greedy, first_pass=first_pass), prefixes_reused=reused)
         if self._exact is False:  # as it turned out just now, or earlier
             batch = None
+        if batch is None and alone is not None:
+            return alone()
         keep = None if batch is None else partial(self._keep_prefixes, batch)
         return self._run(inputs, greedy, first_pass=first_pass, keep=keep)
 
