@@ -66,7 +66,7 @@ def sweep(
     What is varied is alpha of scalingvis, pai, headsguided, vcd, icd and deco, forgetting of m3id, enhancement of vaf,
     gamma of sla, margin of yesbias. For scalingvis, headsguided, and pai without guidance, one prefill per row serves
     all strengths. The other methods decode every row once per strength: N strengths cost about N plain runs (yesbias),
-    1.3 N (deco, sla), 1.5 N (m3id, pai with guidance) or 2 N (vcd, icd, vaf), and the plain answers one more.
+    1.1 N (deco, sla, vaf), 1.2 N (m3id, pai with guidance) or 2 N (vcd, icd), and the plain answers one more.
     """
     from loguru import logger
 

@@ -4,9 +4,9 @@ from adaptvis_plugin.decoding import Method
 from adaptvis_plugin.decoding.parts import NoImage
 from adaptvis_plugin.methods import name_of
 
-SECOND, SECOND_WITHOUT_IMAGE, EXITS, TWO_PASSES = 2.0, 1.5, 1.3, 2.0
-"""What a decoding takes beside a second stream, with early exits, or after a pass of its own for the confidence, where
-a plain one is 1: estimates from the passes that are made. `python -m benchmarks` measures them."""
+SECOND, SECOND_WITHOUT_IMAGE, EXITS, COPIED_TEXT = 2.0, 1.2, 1.1, 1.1
+"""What a decoding takes beside a second stream, with early exits, or with copies of the text after the image, where a
+plain one is 1: as `python -m benchmarks decoders` measures it for LLaVA-1.5's prompts and short answers."""
 
 
 def cost_of_sweep(method: Method, strengths: int) -> str | None:
@@ -26,7 +26,7 @@ def cost_of_sweep(method: Method, strengths: int) -> str | None:
     elif method.exits is not None:
         factor, beside = EXITS, ", with the logits of earlier layers at every step"
     elif method.attention is not None:
-        factor, beside = TWO_PASSES, ", in two passes over the prompt"
+        factor, beside = COPIED_TEXT, ", with copies of the text after the image"
     noun = "strength costs" if strengths == 1 else "strengths cost"
     return (
         f"a sweep of {name_of(method)} decodes every row once per strength{beside}: {strengths} {noun} about "
