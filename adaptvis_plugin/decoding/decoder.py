@@ -111,8 +111,7 @@ class Decoder:
                 model whose earlier layers cannot be read, or has parts that do not go together.
         """
         edit, exits = method.attention, method.exits
-        changes_first = type(method).first_logits is not Method.first_logits
-        alone = {"early exits": exits is not None, "changed first logits": changes_first}
+        alone = {"early exits": exits is not None, "changed first logits": method.changes_first_logits}
         others = sum([edit is not None, method.second is not None, *alone.values()])
         if others > 1 and any(alone.values()):
             raise ValueError(
@@ -277,7 +276,6 @@ class Decoder:
                     "second=... (adaptvis_plugin.models.views makes them)"
                 )
             view = checked(second, self.model, self._text_decoder, greedy.config, steered=False)
-        changes = type(method).first_logits is not Method.first_logits
 
         def choose(first: FirstToken) -> torch.Tensor:
             return method.choose(first)[:, None]
@@ -292,5 +290,5 @@ class Decoder:
             view,
             None if exits is None else self._exits_of(exits),
             self._exit_head,
-            method.first_logits if changes else None,
+            method.first_logits if method.changes_first_logits else None,
         )

@@ -40,6 +40,10 @@ class FirstToken:
             )
         return self._options
 
+    def filled(self, value: float) -> torch.Tensor:
+        """Return a number for every row, shape (batch,), fp32."""
+        return self.logits.new_full(self.logits.shape[:1], value)
+
     @property
     def confidence(self) -> torch.Tensor:
         """The probability of the likeliest token, shape (batch,)."""
@@ -87,6 +91,10 @@ class Recorded(FirstToken):
         if name not in self._measures:
             raise ValueError(f"the first tokens' {name.replace('_', ' ')} was not recorded")
         return self._measures[name]
+
+    def filled(self, value: float) -> torch.Tensor:
+        """Return a number for every row, shape (rows,), fp32."""
+        return torch.full_like(next(iter(self._measures.values())), value)
 
     @property
     def logits(self) -> torch.Tensor:

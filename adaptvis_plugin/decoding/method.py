@@ -123,8 +123,12 @@ class Method(ABC):
     @property
     def changes_logits(self) -> bool:
         """Whether it changes logits, beside or in place of attention."""
-        changes_first = type(self).first_logits is not Method.first_logits
-        return self.second is not None or self.exits is not None or changes_first
+        return self.second is not None or self.exits is not None or self.changes_first_logits
+
+    @property
+    def changes_first_logits(self) -> bool:
+        """Whether it changes those of the first token by a function of its own; see `first_logits`."""
+        return type(self).first_logits is not Method.first_logits
 
     @property
     def shares_prefill(self) -> bool:
@@ -160,7 +164,7 @@ class FixedStrength(Method):
 
     def choose(self, first: FirstToken) -> torch.Tensor:
         """Return the strength for every row, shape (batch,)."""
-        return torch.full_like(first.confidence, self.fixed)
+        return first.filled(self.fixed)
 
     @property
     def alphas(self) -> tuple[float, ...]:
@@ -222,9 +226,3 @@ def check_text(name: str, value: Any) -> None:
     """Raise ValueError unless `value` is a text with more than blanks."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name}={value!r}: give a text")
-
-
-def check_layers(name: str, value: Any) -> None:
-    """Raise ValueError unless `value` names layers or is None."""
-    if value is not None:
-        layer_numbers(name, value)

@@ -7,7 +7,7 @@ Every formula is given a strength for each row, which `Method.choose` chose. Whe
 the driver leaves the row as it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -145,6 +145,10 @@ class SecondStream:
     mix: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 
+ExitMix = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""The formula of early exits; see `EarlyExits.mix`."""
+
+
 @dataclass(frozen=True)
 class EarlyExits:
     """What early layers contribute to the logits.
@@ -159,5 +163,10 @@ class EarlyExits:
     """
 
     layers: tuple[int, ...]
-    mix: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    mix: ExitMix
     depth: int | None = None
+
+    @classmethod
+    def of(cls, layers: tuple[int, ...] | None, published: Iterable[int], mix: ExitMix) -> "EarlyExits":
+        """Return the exits that a user names or, if there are none, those published for models of 32 layers."""
+        return cls(tuple(published), mix, depth=32) if layers is None else cls(layers, mix)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from adaptvis_plugin.decoding.method import FixedStrength, check_layers, check_not_negative, check_share, check_whole
+from adaptvis_plugin.decoding.method import FixedStrength, check_not_negative, check_place, check_share, check_whole
 from adaptvis_plugin.decoding.parts import EarlyExits
 
 
@@ -38,16 +38,14 @@ class DeCo(FixedStrength):
         if name == "top_k":
             check_whole(name, value, 1, 10**9)
         elif name == "layers":
-            check_layers(name, value)
+            check_place(name, value)
         else:
             (check_share if name == "top_p" else check_not_negative)(name, value)
 
     @property
     def exits(self) -> EarlyExits:
         """The exits."""
-        if self.layers is None:
-            return EarlyExits(tuple(range(20, 29)), self._mix, depth=32)
-        return EarlyExits(self.layers, self._mix)
+        return EarlyExits.of(self.layers, range(20, 29), self._mix)
 
     def _mix(self, own: torch.Tensor, exits: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
         top = own.softmax(-1).topk(min(self.top_k, own.shape[-1]))

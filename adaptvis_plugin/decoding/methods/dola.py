@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 
 from adaptvis_plugin.decoding.first_token import jensen_shannon
-from adaptvis_plugin.decoding.method import FixedStrength, check_layers, check_share
+from adaptvis_plugin.decoding.method import FixedStrength, check_place, check_share
 from adaptvis_plugin.decoding.mixing import plausible
 from adaptvis_plugin.decoding.parts import EarlyExits
 
@@ -33,14 +33,12 @@ class DoLa(FixedStrength):
     @classmethod
     def check(cls, name: str, value: Any) -> None:
         """Raise ValueError unless the value is one of its hyper-parameter's."""
-        (check_share if name == "beta" else check_layers)(name, value)
+        (check_share if name == "beta" else check_place)(name, value)
 
     @property
     def exits(self) -> EarlyExits:
         """The exits."""
-        if self.layers is None:
-            return EarlyExits(tuple(range(16, 32, 2)), self._mix, depth=32)
-        return EarlyExits(self.layers, self._mix)
+        return EarlyExits.of(self.layers, range(16, 32, 2), self._mix)
 
     def _mix(self, own: torch.Tensor, exits: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
         own, exits = own.log_softmax(-1), exits.log_softmax(-1)

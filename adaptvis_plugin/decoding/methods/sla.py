@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from adaptvis_plugin.decoding.method import FixedStrength, check_layers, check_share
+from adaptvis_plugin.decoding.method import FixedStrength, check_place, check_share
 from adaptvis_plugin.decoding.parts import EarlyExits
 
 
@@ -31,14 +31,12 @@ class SLA(FixedStrength):
     @classmethod
     def check(cls, name: str, value: Any) -> None:
         """Raise ValueError unless the value is one of its hyper-parameter's."""
-        (check_layers if name == "layers" else check_share)(name, value)
+        (check_place if name == "layers" else check_share)(name, value)
 
     @property
     def exits(self) -> EarlyExits:
         """The exits."""
-        if self.layers is None:
-            return EarlyExits(tuple(range(26, 32)), _mix, depth=32)
-        return EarlyExits(self.layers, _mix)
+        return EarlyExits.of(self.layers, range(26, 32), _mix)
 
 
 def _mix(own: torch.Tensor, exits: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
