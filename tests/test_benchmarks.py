@@ -171,12 +171,16 @@ def test_each_decoder_has_its_bound_and_none_has_one_for_longer_answers() -> Non
         text = decoders.markdown(decoders.measure(settings))
         lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
         bounds[tokens] = {line[0]: "".join(re.findall(r"at most (.*)\)", line[1])) for line in lines[2:]}
+    of_text = {"m3id": "1.50", "pai, gamma 1.1": "1.50", "vaf": "1.10"}
     assert bounds[2] == {
         "plain `generate`": "",
-        **{"vcd": "2.10", "icd": "2.10", "m3id": "1.50", "pai": "1.10", "pai, gamma 1.1": "1.50", "vaf": "1.10"},
-        **{"headsguided": "1.10", "dola": "1.35", "deco": "1.35", "sla": "1.35", "yesbias": ""},
+        **{"vcd": "2.10", "icd": "2.10", "pai": "1.10", "headsguided": "1.10"},
+        **{"dola": "1.35", "deco": "1.35", "sla": "1.35", "yesbias": ""},
+        **dict.fromkeys(of_text, ""),
     }
     assert bounds[3] == dict.fromkeys(bounds[2], "")
+    scaled = decoders.BOUNDS["scaled", 4]
+    assert {name: f"{scaled[name][0]:.2f}" for name in of_text} == of_text, "theirs are for prompts with little text"
 
 
 def test_a_view_of_a_batch_is_what_its_kind_says() -> None:
