@@ -6,7 +6,6 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
@@ -114,11 +113,6 @@ class MethodModel(lmms):
         check_model_args(arg_string, additional_config or {})
         model: Self = super().create_from_arg_string(arg_string, additional_config)
         return model
-
-    @property
-    def device(self) -> torch.device:
-        """The device on which lmms-eval's processes exchange numbers."""
-        return self.runner.device
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answer every request, in order; check all of their settings before the first is decoded."""

@@ -66,7 +66,7 @@ def _of_model(runner: AskedModel) -> dict[str, Any]:
         "libraries": [version(name) for name in runner.packages],
         "checkpoint": runner.revision,
         "prompt": runner.arguments.prompt,
-        "computed": runner.computed,
+        "computed": [*runner.computed, *runner.decisive.items()],
     }
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
@@ -50,6 +51,11 @@ class SteeredModel(MethodModel):
     def batch_size(self) -> int:
         """Rows per batch."""
         return self.batch_size_per_gpu
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the inputs."""
+        return self._model.device
 
     def answers(self, requests: Sequence[Instance], plans: Sequence[Plan], todo: Iterable[int]) -> Iterator[Answered]:
         """Yield the answers of requests, batch by batch."""

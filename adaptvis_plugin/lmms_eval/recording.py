@@ -98,7 +98,7 @@ class RecordedTask:
             dtype=runner.dtype,
             prompt=runner.arguments.prompt,
             max_new_tokens=options["max_new_tokens"],
-            generation={name: value for name, value in options.items() if name != "max_new_tokens"},
+            generation={n: v for n, v in {**options, **runner.decisive}.items() if n != "max_new_tokens"},
             code=code_identity(runner.code),
             packages={name: version(name) for name in ("adaptvis-plugin", *runner.packages, "lmms-eval")},
             **of_run,

@@ -1,7 +1,8 @@
 """A checkpoint as it is asked: what needs its processor and the arguments, and not the model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -37,10 +38,12 @@ class AskedModel(ABC):
         processor: As `load_processor` returns it; a subclass sets it.
         packages: The packages whose versions may decide an answer.
         code: The files that decide an answer besides those of every model; see `code_identity`.
+        decisive: What else was given that may change an answer.
     """
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     code: ClassVar[tuple[str, ...]] = ()
+    decisive: Mapping[str, Any] = MappingProxyType({})
     processor: ProcessorMixin
 
     def __init__(self, arguments: ModelArguments) -> None:
@@ -56,11 +59,6 @@ class AskedModel(ABC):
     def dtype(self) -> str:
         """The weights' type: `float32`."""
         return str(self._dtype).removeprefix("torch.")
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device:
-        """Where the framework's processes may exchange numbers."""
 
     @property
     @abstractmethod

@@ -26,7 +26,7 @@ from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.asked import AskedModel, named
 from adaptvis_plugin.models.first_token import OptionTokens, entropy, top_tokens
 from adaptvis_plugin.models.loading import load_model
-from adaptvis_plugin.models.stopping import StopStrings
+from adaptvis_plugin.models.stopping import StopStrings, texts_and_lengths
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +51,6 @@ class Runner(AskedModel):
         self.decoder = Decoder(self.model)
         self._option_tokens = OptionTokens(self.processor.tokenizer)
         self.most_rows = sys.maxsize
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the inputs."""
-        return self.model.device
 
     @property
     def stats(self) -> Statistics:
@@ -277,22 +272,18 @@ class Runner(AskedModel):
 
     def _stop(self, strings: Sequence[str]) -> StopStrings | None:
         """Return what ends an answer at these strings and at the checkpoint's own; None if there are none."""
-        own = self.model.generation_config.stop_strings or []
-        every = [*strings, *([own] if isinstance(own, str) else own)]
-        return StopStrings(self.processor.tokenizer, every) if every else None
+        return StopStrings.of(self.processor.tokenizer, strings, self.model.generation_config.stop_strings)
 
     def _answers(self, out: Decoded, inputs: BatchFeature, stop: StopStrings | None) -> list[Answer]:
-        sequences = out.sequences.cpu()  # once: all that follows looks at single tokens
-        texts = self.processor.batch_decode(sequences, skip_special_tokens=True)
+        ends = self.model.generation_config.eos_token_id
         return [
             # Round alpha to what the user gave: the nearest fp32 number to 0.8 is 0.800000012.
-            Answer((stop.before(text) if stop else text).strip(), confidence, round(alpha, 6), given, new)
-            for text, confidence, alpha, given, new in zip(
-                texts,
+            Answer(text, confidence, round(alpha, 6), given, new)
+            for (text, new), confidence, alpha, given in zip(
+                texts_and_lengths(self.processor, out.sequences.cpu(), ends, stop),
                 out.confidence.tolist(),
                 out.alpha.tolist(),
                 inputs["attention_mask"].sum(1).tolist(),
-                _lengths(sequences, self.model.generation_config.eos_token_id, stop),
                 strict=True,
             )
         ]
@@ -339,16 +330,3 @@ class Runner(AskedModel):
 def _stopping(stop: StopStrings | None) -> dict[str, Any]:
     """Return the options of `generate` for it; those of the checkpoint's config would look into the prompt too."""
     return {"stop_strings": None, **({"stopping_criteria": StoppingCriteriaList([stop])} if stop else {})}
-
-
-def _lengths(sequences: torch.Tensor, ends: int | list[int] | None, stop: StopStrings | None) -> list[int]:
-    """Return the generated tokens per row, without the padding after its end.
-
-    Args:
-        sequences: Generated tokens, shape (rows, tokens).
-        ends: The tokens that end an answer.
-        stop: What else ended it. Padding cannot tell: in many checkpoints the pad token is an end token.
-    """
-    known = set(ends) if isinstance(ends, list) else {ends}
-    rows = [next((i + 1 for i, token in enumerate(row) if token in known), len(row)) for row in sequences.tolist()]
-    return [min(length, stop.length(row)) if stop else length for length, row in zip(rows, sequences, strict=True)]
