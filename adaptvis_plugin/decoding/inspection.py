@@ -21,12 +21,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import DummyLayer, DynamicLayer, LinearAttentionCacheLayerMixin
+from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel, cache_utils
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 # What a layer may hand to its attention function by name. The steered row applies scaling, softcap and s_aux. The
 # others have no effect on it: dropout (0 outside training), is_causal (the last row sees every column), sliding_window
 # (the mask already says so), position_ids (for packed sequences in flash attention).
+NO_CACHE: Any = getattr(cache_utils, "DummyLayer", ())
+"""The class of a cache's layers that keep nothing; transformers before 5.20 leaves such layers out."""
+
 _UNDERSTOOD = {"scaling", "softcap", "s_aux", "dropout", "is_causal", "sliding_window", "position_ids"}
 # What a family's eager attention may read from its layer without changing the formula.
 _HARMLESS_ATTRIBUTES = {"num_key_value_groups", "training", "head_dim"}
@@ -176,7 +179,7 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
             and isinstance(value := getattr(model.config, name), int)
         ),
         recurrent=any(
-            not isinstance(layer, (DynamicLayer, DummyLayer)) or isinstance(layer, LinearAttentionCacheLayerMixin)
+            not isinstance(layer, (DynamicLayer, NO_CACHE)) or isinstance(layer, LinearAttentionCacheLayerMixin)
             for layer in DynamicCache(config=text).layers
         ),
         dynamic_rope_limit=min(

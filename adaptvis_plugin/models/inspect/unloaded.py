@@ -13,13 +13,13 @@ import torch
 from transformers import AutoModelForImageTextToText, DynamicCache, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import (
     Cache,
-    DummyLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionCacheLayerMixin,
 )
 from transformers.modeling_utils import get_state_dict_dtype, load_state_dict
 
+from adaptvis_plugin.decoding.inspection import NO_CACHE
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.checkpoint import local_folder
 from adaptvis_plugin.models.loading import naming, source
@@ -104,7 +104,7 @@ def _kept(layer: Any) -> str:
         return "a state and keys and values" if isinstance(layer, DynamicLayer) else "a state of fixed size"
     if isinstance(layer, DynamicSlidingWindowLayer):
         return f"keys and values of a window of {layer.sliding_window} tokens"
-    if isinstance(layer, DummyLayer):
+    if isinstance(layer, NO_CACHE):
         return "nothing of their own"
     return "keys and values" if isinstance(layer, DynamicLayer) else type(layer).__name__
 

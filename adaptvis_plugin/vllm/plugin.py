@@ -1,0 +1,94 @@
+"""The entry point `vllm.general_plugins`: vLLM calls it at its start, in every process.
+
+It must not harm an engine that steers nothing: with a vLLM that was not tested, it changes nothing and says so.
+"""
+
+import logging
+import sys
+from functools import wraps
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+BACKENDS = {"CPU_ATTN": "cpu", "FLASH_ATTN": "flash"}
+"""vLLM's backends that are replaced -> the module that does it."""
+
+
+def register() -> None:
+    """Replace vLLM's attention backends by those that can steer, keep its prefix cache clean, and check requests."""
+    from adaptvis_plugin.vllm.support import unsupported
+
+    if (reason := unsupported()) is not None:
+        log.warning("Requests cannot be steered: %s", reason)
+        return
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
+
+    for name, module in BACKENDS.items():
+        register_backend(AttentionBackendEnum[name], f"adaptvis_plugin.vllm.backends.{module}.Backend")
+    _tell_steered_blocks_apart()
+    _check_requests()
+
+
+def registered() -> bool:
+    """Return whether `register` has done its work in this process."""
+    from vllm.v1.engine.input_processor import InputProcessor
+
+    return hasattr(InputProcessor.process_inputs, "__wrapped__")
+
+
+def _tell_steered_blocks_apart() -> None:
+    """Give blocks of the prefix cache that depend on the steering other hashes.
+
+    From layer 1 on, a block that holds the last prompt token or a later one depends on it; the blocks before do not,
+    and are shared.
+    """
+    from vllm.v1.core import kv_cache_utils
+
+    from adaptvis_plugin.vllm.steering import Steering
+
+    name = "generate_block_hash_extra_keys"
+    own = getattr(kv_cache_utils, name)
+    if hasattr(own, "__wrapped__"):
+        return
+
+    @wraps(own)
+    def keys(request: Any, start_token_idx: int, end_token_idx: int, start_mm_idx: int) -> tuple[Any, int]:
+        found, image = own(request, start_token_idx, end_token_idx, start_mm_idx)
+        if end_token_idx >= request.num_prompt_tokens and (steering := Steering.of(request.sampling_params)):
+            found = (*(found or ()), ("adaptvis", steering.key))
+        return found, image
+
+    # Several modules have imported it by name.
+    for module in [module for module in list(sys.modules.values()) if getattr(module, name, None) is own]:
+        setattr(module, name, keys)
+
+
+def _check_requests() -> None:
+    """Refuse a request that asks for steering where the engine cannot do it; over HTTP, that is a status of 400."""
+    from vllm.exceptions import VLLMValidationError
+    from vllm.v1.engine.input_processor import InputProcessor
+
+    from adaptvis_plugin.decoding.inspection import image_token_id
+    from adaptvis_plugin.vllm.steering import ALPHA, Steering
+    from adaptvis_plugin.vllm.support import refusal
+
+    own: Any = InputProcessor.process_inputs
+    if hasattr(own, "__wrapped__"):
+        return
+
+    @wraps(own)
+    def process_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = own(self, *args, **kwargs)
+        steering = Steering.of(request.sampling_params)
+        if steering is None:
+            return request
+        config = self.vllm_config
+        reason = refusal(config)
+        if reason is None and request.mm_features:
+            if image_token_id(config.model_config.hf_config) not in request.prompt_token_ids:
+                reason = "the prompt has images, but none of the tokens by which the model's config names them"
+        if reason is not None:
+            raise VLLMValidationError(f"{ALPHA}={steering.alpha}: {reason}", parameter=ALPHA, value=steering.alpha)
+        return request
+
+    InputProcessor.process_inputs = process_inputs
