@@ -14,8 +14,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
 from adaptvis_plugin.lmms_eval.answering import Answered, MethodModel, Plan, pictures_of
-from adaptvis_plugin.lmms_eval.plugin import FAMILIES, REPLAY, model_names
-from adaptvis_plugin.methods import METHODS
+from adaptvis_plugin.lmms_eval.plugin import ENGINE, FAMILIES, REPLAY, model_names
 from adaptvis_plugin.models.answers import Encoded, Prompt
 from adaptvis_plugin.models.arguments import ModelArguments, argument_help
 from adaptvis_plugin.models.batching import ahead, batches
@@ -94,18 +93,21 @@ def __getattr__(name: str) -> type[lmms]:
     if name not in model_names():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     family, method = name.split("_", 1)
-    assert method in METHODS
+    base: type[lmms] = SteeredModel
+    explained = argument_help(method)
     if family == REPLAY:
         from adaptvis_plugin.lmms_eval.replay import ReplayModel
 
-        base: type[lmms] = ReplayModel
-    else:
-        base = SteeredModel
+        base = ReplayModel
+    elif family == ENGINE:
+        from adaptvis_plugin.lmms_eval.vllm_models import VLLMModel
+
+        base, explained = VLLMModel, VLLMModel.explained(method)
     attributes = {
         "method": method,
         "default_pretrained": FAMILIES[family],
         "__module__": __name__,
-        "__doc__": f"{(base.__doc__ or '').splitlines()[0]} Here: {method}. Its arguments:\n\n{argument_help(method)}",
+        "__doc__": f"{(base.__doc__ or '').splitlines()[0]} Here: {method}. Its arguments:\n\n{explained}",
     }
     globals()[name] = type(name, (base,), attributes)
     found: type[lmms] = globals()[name]

@@ -1,7 +1,7 @@
 """Which rows are decoded together, and the next batch's work done while the model decodes."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -33,7 +33,7 @@ def batches(rows: Iterable[int], size: int, look: Callable[[int], tuple[str, str
         yield ordered[start : start + size]
 
 
-def ahead(items: Iterable[T], work: Callable[[T], R], count: int = 1) -> Iterator[R]:
+def ahead(items: Iterable[T], work: Callable[[T], R], count: int = 1) -> Generator[R]:
     """Yield the work's result for each item, in order; a thread does the next ones while the caller uses the last.
 
     Args:

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -84,9 +84,8 @@ class Engine:
     """A vLLM engine that answers rows under the methods.
 
     A row is first asked for the plain model's first token. The confidence chooses its alpha, and it is asked again at
-    once, while the prefix cache still holds its prompt. A row that cannot be steered is asked once. At most as many rows
-    are in the engine as it takes at a time: otherwise it would do all of the plain requests first, and lose their
-    prefixes.
+    once, while the prefix cache still holds its prompt. A row that cannot be steered is asked once. The engine is given
+    as many rows as it takes at a time: otherwise it would do all of the plain requests first, and lose their prefixes.
 
     Args:
         llm: The engine, which nobody else uses while it answers.
@@ -157,7 +156,7 @@ class Engine:
         """
         if self._engine.has_unfinished_requests():
             raise ValueError("the engine has requests of its own; wait for them (wait_for_completion) first")
-        waiting = ahead(keys, lambda key: (key, self._rendered(row(key))), AHEAD)
+        waiting: Generator[tuple[K, _Asked]] = ahead(keys, lambda key: (key, self._rendered(row(key))), AHEAD)
         asked: dict[str, tuple[K, _Asked]] = {}
         try:
             coming = next(waiting, None)
@@ -197,8 +196,8 @@ class Engine:
             last = max((i + 1 for i, t in enumerate(rendered["prompt_token_ids"]) if t == self._image_token), default=0)
             if not last and rendered["type"] == "multimodal" and not isinstance(row.method, Baseline):
                 raise ValueError(
-                    f"the prompt has images, but none of its tokens is {self._image_token}, by which the model's config "
-                    "names them, so it cannot be steered"
+                    f"the prompt has images, but none of its tokens is {self._image_token}, by which the model's "
+                    "config names them, so it cannot be steered"
                 )
             return _Asked(row, rendered, last)
 
@@ -211,7 +210,9 @@ class Engine:
         steers = {*(method.alphas or ())} != {1.0}
         if steers and not asked.image and not self._told_of_rows_without_image:
             self._told_of_rows_without_image = True
-            log.warning("%s holds no image token and is decoded unsteered (alpha 1), as all such rows are", asked.row.name)
+            log.warning(
+                "%s holds no image token and is decoded unsteered (alpha 1), as all such rows are", asked.row.name
+            )
         asked.first = steers and asked.image > 0
         return self._add(asked, generation.first_token() if asked.first else generation.answer())
 
@@ -230,11 +231,9 @@ class Engine:
             return number
 
     def _step(self, names: Sequence[str]) -> "Sequence[RequestOutput]":
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
         try:
-            outputs: Any = self._engine.step()
-        except (EngineDeadError, EngineGenerateError, RuntimeError) as error:
+            outputs: Sequence[RequestOutput] = self._engine.step()
+        except Exception as error:
             shown = "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise RuntimeError(f"the engine failed while it answered {shown}: {error}") from error
         return outputs
@@ -272,10 +271,15 @@ def check_method(method: Method) -> None:
     name = name_of(method)
     if name not in IN_ENGINE:
         raise ValueError(
-            f"{name} needs more of the model than an engine gives; there are {', '.join(IN_ENGINE)}. Use it without the "
-            f"engine: vlm_{name}"
+            f"{name} needs more of the model than an engine gives; there are {', '.join(IN_ENGINE)}. Use it without "
+            f"the engine: vlm_{name}"
         )
-    if (gate := getattr(method, "gate", None)) not in (None, "confidence"):
+    check_gate(getattr(method, "gate", None))
+
+
+def check_gate(gate: str | None) -> None:
+    """Raise ValueError unless an engine can decide by a gate of AdaptVis."""
+    if gate not in (None, "confidence"):
         raise ValueError(
             f"gate={gate!r} needs all logits of the first token, and the engine gives that of the likeliest one; use "
             "gate=confidence, or the method without the engine (vlm_adaptvis)"
@@ -354,5 +358,5 @@ def _naming(row: str) -> Iterator[None]:
     """Put a row's name before another package's error."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         raise ValueError(f"{row}: {error}") from error

@@ -47,9 +47,7 @@ class Generation:
     stop: StopStrings | None
 
     @classmethod
-    def of(
-        cls, own: Mapping[str, Any], options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase
-    ) -> "Generation":
+    def of(cls, own: Mapping[str, Any], options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> "Generation":
         """Return how the caller and the checkpoint want it.
 
         Args:
@@ -64,14 +62,14 @@ class Generation:
         for name, value in options.items():
             if name not in TAKEN and not (name in neutral and value == neutral[name]):
                 raise ValueError(
-                    f"{name}={value!r}: the engine decodes greedily with {', '.join(TAKEN)}, and has no such option, or "
-                    "one that acts otherwise; leave it out, or use the same method without the engine (vlm_NAME)"
+                    f"{name}={value!r}: the engine decodes greedily with {', '.join(TAKEN)}, and has no such option, "
+                    "or one that acts otherwise; leave it out, or use the same method without the engine (vlm_NAME)"
                 )
         for name in NOT_THERE:
             if own.get(name):
                 raise ValueError(
-                    f"the checkpoint's generation_config.json says {name}={own[name]!r}, which the engine lacks or takes "
-                    "otherwise; use the same method without the engine (vlm_NAME)"
+                    f"the checkpoint's generation_config.json says {name}={own[name]!r}, which the engine lacks or "
+                    "takes otherwise; use the same method without the engine (vlm_NAME)"
                 )
         given = {**_USUAL, **options}
         strings, ends = given.get("stop_strings") or (), own.get("eos_token_id")
