@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 from lmms_eval.api.instance import Instance
@@ -63,7 +62,7 @@ def _complete(cache: Any, runner: AskedModel, tasks: Mapping[str, Documents]) ->
 def _of_model(runner: AskedModel) -> dict[str, Any]:
     return {
         "code": code_identity(runner.code),
-        "libraries": [version(name) for name in runner.packages],
+        "libraries": list(runner.versions.values()),
         "checkpoint": runner.revision,
         "prompt": runner.arguments.prompt,
         "computed": [*runner.computed, *runner.decisive.items()],

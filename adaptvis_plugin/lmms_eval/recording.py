@@ -100,7 +100,11 @@ class RecordedTask:
             max_new_tokens=options["max_new_tokens"],
             generation={n: v for n, v in {**options, **runner.decisive}.items() if n != "max_new_tokens"},
             code=code_identity(runner.code),
-            packages={name: version(name) for name in ("adaptvis-plugin", *runner.packages, "lmms-eval")},
+            packages={
+                "adaptvis-plugin": version("adaptvis-plugin"),
+                **runner.versions,
+                "lmms-eval": version("lmms-eval"),
+            },
             **of_run,
         )
 

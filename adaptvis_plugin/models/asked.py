@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -36,12 +37,10 @@ class AskedModel(ABC):
         arguments: The model's arguments.
         checkpoint: See `checkpoint_identity`, taken before the checkpoint is read.
         processor: As `load_processor` returns it; a subclass sets it.
-        packages: The packages whose versions may decide an answer.
         code: The files that decide an answer besides those of every model; see `code_identity`.
         decisive: What else was given that may change an answer.
     """
 
-    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     code: ClassVar[tuple[str, ...]] = ()
     decisive: Mapping[str, Any] = MappingProxyType({})
     processor: ProcessorMixin
@@ -59,6 +58,11 @@ class AskedModel(ABC):
     def dtype(self) -> str:
         """The weights' type: `float32`."""
         return str(self._dtype).removeprefix("torch.")
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of the packages that compute answers."""
+        return {name: version(name) for name in ("torch", "transformers")}
 
     @property
     @abstractmethod

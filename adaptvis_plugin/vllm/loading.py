@@ -36,7 +36,6 @@ class EngineModel(AskedModel):
         RuntimeError: If the engine does not start.
     """
 
-    packages: ClassVar[tuple[str, ...]] = (*AskedModel.packages, "vllm")
     code: ClassVar[tuple[str, ...]] = ("vllm", "lmms_eval/vllm_models.py")
 
     def __init__(self, arguments: ModelArguments, options: Mapping[str, Any]) -> None:
@@ -60,6 +59,13 @@ class EngineModel(AskedModel):
         with naming(arguments, "vLLM's engine does not start"):
             self.engine = Engine(LLM(**own, **options))
         self._config = self.engine.llm.llm_engine.vllm_config
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of the packages that compute answers."""
+        import vllm
+
+        return {**super().versions, "vllm": vllm.__version__}  # other builds of it have other names
 
     @property
     def stats(self) -> Statistics:
