@@ -316,9 +316,9 @@ def generate(
         >>> answers = generate(llm, prompts, AdaptVis(0.5, 1.5, 0.4))
         >>> answers[0].text, answers[0].confidence, answers[0].alpha
     """
+    engine = Engine(llm)
     from vllm.renderers.inputs.preprocess import prompt_to_seq
 
-    engine = Engine(llm)
     engine.check(method)
     how = engine.generation(**generation)
     every = prompt_to_seq(prompts)

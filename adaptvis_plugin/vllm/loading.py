@@ -16,7 +16,12 @@ from adaptvis_plugin.models.prompts import check_images
 from adaptvis_plugin.vllm.engine import Engine, Row
 from adaptvis_plugin.vllm.generation import Generation
 from adaptvis_plugin.vllm.options import SPEED
-from adaptvis_plugin.vllm.support import check_version, refusal
+from adaptvis_plugin.vllm.support import refusal
+
+START = (
+    "It prints the cause above. If that is memory: gpu_memory_utilization=0.8, max_model_len=4096 and max_num_seqs=32 "
+    "ask for less"
+)
 
 
 class EngineModel(AskedModel):
@@ -30,7 +35,7 @@ class EngineModel(AskedModel):
         engine: The engine.
 
     Raises:
-        ImportError: See `check_version`.
+        ImportError: If the checkpoint needs a package that is not installed.
         ValueError: If the checkpoint or an option is unusable, or the engine could not steer; before weights are read.
         OSError: If the checkpoint cannot be found or fetched.
         RuntimeError: If the engine does not start.
@@ -39,7 +44,6 @@ class EngineModel(AskedModel):
     code: ClassVar[tuple[str, ...]] = ("vllm", "lmms_eval/vllm_models.py")
 
     def __init__(self, arguments: ModelArguments, options: Mapping[str, Any]) -> None:
-        check_version()
         super().__init__(arguments)
         config = load_config(arguments)
         self.processor = load_processor(arguments)
@@ -56,7 +60,7 @@ class EngineModel(AskedModel):
             planned = EngineArgs(**own, **options).create_engine_config()
         if method_class(arguments.method) is not Baseline and (reason := refusal(planned)) is not None:
             raise ValueError(reason)
-        with naming(arguments, "vLLM's engine does not start"):
+        with naming(arguments, "vLLM's engine does not start", START):
             self.engine = Engine(LLM(**own, **options))
         self._config = self.engine.llm.llm_engine.vllm_config
 
