@@ -1,6 +1,7 @@
 """Decode pictures so that a damaged one is an error, and convert them to RGB in the same way everywhere."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -78,3 +79,17 @@ def _eight_bits(image: Image.Image) -> Image.Image:
             "with 8 or 16 bits a channel"
         )
     return Image.fromarray(((values.astype(np.uint32) * 255 + _WHITE // 2) // _WHITE).astype(np.uint8))
+
+
+def read_image(image: str | Path | Image.Image) -> Image.Image:
+    """Return an image, given as such or as a file, in RGB (see `to_rgb`).
+
+    Raises:
+        OSError: If it cannot be read.
+        SyntaxError: If it cannot be read.
+        ValueError: If it cannot be read.
+    """
+    if isinstance(image, (str, Path)):
+        with Image.open(image) as opened:
+            return to_rgb(opened)
+    return to_rgb(image)

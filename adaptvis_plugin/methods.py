@@ -45,6 +45,10 @@ PAPER = ("baseline", "scalingvis", "adaptvis", "calibrated", "constant")
 """Those that a model is inspected for if none is named."""
 
 
+IN_ENGINE = ("baseline", "scalingvis", "adaptvis")
+"""Those that a serving engine runs too: coefficients on the image, chosen by the confidence alone."""
+
+
 def method_class(name: str) -> type["Method"]:
     """Return the class of a method.
 

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from adaptvis_plugin.data import DataError, load_table, prepare
-from adaptvis_plugin.images import to_rgb
+from adaptvis_plugin.images import read_image, to_rgb
 from adaptvis_plugin.lmms_eval.tasks import doc_to_visual
-from adaptvis_plugin.models.runner import read_image
 
 RAMP = np.linspace(0, 65535, 32 * 24).round().astype(np.uint16).reshape(24, 32)
 EIGHT = np.rint(RAMP / 257).astype(np.uint8)

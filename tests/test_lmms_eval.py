@@ -21,6 +21,7 @@ from adaptvis_plugin.lmms_eval.models import SteeredModel
 from adaptvis_plugin.lmms_eval.plugin import NOT_REPLAYED, compiled_yaml, model_names
 from adaptvis_plugin.lmms_eval.replay import ReplayModel
 from adaptvis_plugin.lmms_eval.requests import generation_options
+from adaptvis_plugin.lmms_eval.vllm_models import VLLMModel
 from adaptvis_plugin.methods import METHODS
 
 LIMIT = 24
@@ -69,11 +70,12 @@ def test_every_model_is_registered_as_a_chat_model() -> None:
     families = ("llava", "vlm", "replay")
     assert {"baseline", "scalingvis", "adaptvis", "vcd", "dola", "pai", "yesbias"} < set(METHODS)
     every = {f"{f}_{m}" for f in families for m in METHODS}
+    every |= {f"vllm_{m}" for m in ("baseline", "scalingvis", "adaptvis")}
     assert set(model_names()) == every - {f"replay_{m}" for m in NOT_REPLAYED}
     for name in model_names():
         assert name in lmms_eval.models.list_available_models()
         found = lmms_eval.models.get_model(name)
-        base = ReplayModel if name.startswith("replay_") else SteeredModel
+        base = {"replay": ReplayModel, "vllm": VLLMModel}.get(name.partition("_")[0], SteeredModel)
         assert issubclass(found, base) and not found.is_simple and found.__name__ == name
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from adaptvis_plugin.cli import app
 from adaptvis_plugin.decoding import ScalingVis
 from adaptvis_plugin.lmms_eval.plugin import model_names
+from adaptvis_plugin.lmms_eval.vllm_models import VLLMModel
 from adaptvis_plugin.methods import METHODS, hyper_parameters
 from adaptvis_plugin.models.arguments import ModelArguments, argument_help
 from adaptvis_plugin.models.presets import load_preset
@@ -328,7 +329,8 @@ def test_the_readme_s_table_is_the_description() -> None:
 def test_every_model_of_lmms_eval_explains_its_arguments() -> None:
     for name in model_names():
         model = lmms_eval.models.get_model(name)
-        assert argument_help(name.partition("_")[2]) in str(model.__doc__)
+        family, _, method = name.partition("_")
+        assert (VLLMModel.explained(method) if family == "vllm" else argument_help(method)) in str(model.__doc__)
     assert "constant: the hyper-parameters of constant" in argument_help("constant")
     assert "layers=14-18+22" in argument_help("scalingvis") and "layers=" not in argument_help("constant")
     assert "alpha_low, alpha_high, threshold, layers, heads, gate: the hyper-parameters" in argument_help("adaptvis")

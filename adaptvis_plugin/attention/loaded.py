@@ -21,8 +21,8 @@ from adaptvis_plugin.attention.record import AttentionError, Places, Record, Unm
 from adaptvis_plugin.data.questions import paper_prompt
 from adaptvis_plugin.decoding import Baseline, Decoder, Method
 from adaptvis_plugin.decoding.capture import own_columns
+from adaptvis_plugin.images import read_image
 from adaptvis_plugin.models.prompts import chat_text, encode, paper_text
-from adaptvis_plugin.models.runner import read_image
 
 Picture = Image.Image | str | Path
 

@@ -9,9 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-# Fields of a generation config that choose another decoding than greedy, with their values for greedy decoding. Logits
-# processors (a repetition penalty, suppressed tokens) are part of a checkpoint's greedy decoding and stay.
-_GREEDY: dict[str, Any] = {
+GREEDY: dict[str, Any] = {
     "do_sample": False,
     "num_beams": 1,
     "num_beam_groups": None,
@@ -31,13 +29,18 @@ _GREEDY: dict[str, Any] = {
     "max_length": None,
     "return_dict_in_generate": True,
 }
-# Those that choose the cache: a dynamic one, filled in one piece.
-_CACHE: dict[str, Any] = {
+"""Fields of a generation config that choose another decoding than greedy, with their values for greedy decoding.
+
+Logits processors (a repetition penalty, suppressed tokens) are part of a checkpoint's greedy decoding and stay."""
+
+CACHE: dict[str, Any] = {
     "use_cache": True,
     "cache_implementation": None,
     "cache_config": None,
     "prefill_chunk_size": None,
 }
+"""Those that choose the cache: a dynamic one, filled in one piece."""
+
 _PER_TOKEN = ("logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "tokenizer")
 _RESERVED = (
     "generation_config", "custom_generate", "assistant_model", "streamer", "return_dict_in_generate", "past_key_values",
@@ -74,11 +77,11 @@ class Greedy:
         for name, value in options.items():
             if name in _RESERVED:
                 raise ValueError(f"{name}: the decoder sets it itself; leave it out")
-            if name in _CACHE and value != _CACHE[name]:
+            if name in CACHE and value != CACHE[name]:
                 raise ValueError(f"{name}: the decoder fills a dynamic cache itself, in one piece; leave it out")
         config = _Complete(**own.to_dict())  # type: ignore[no-untyped-call]
         GenerationConfig.update(config, **own._get_default_generation_params(), defaults_only=True)
-        config.update(**_GREEDY, **_CACHE, max_new_tokens=max_new_tokens)
+        config.update(**GREEDY, **CACHE, max_new_tokens=max_new_tokens)
         beside = config.update(**options)
         if (
             config.get_generation_mode() != GenerationMode.GREEDY_SEARCH

@@ -17,7 +17,7 @@ from adaptvis_plugin.attention.record import Places, Record, UnmappedError
 from adaptvis_plugin.attention.store import AttentionStore
 from adaptvis_plugin.decoding import ScalingVis
 from adaptvis_plugin.images import thumbnail
-from adaptvis_plugin.lmms_eval.models import Plan, answer_row
+from adaptvis_plugin.lmms_eval.answering import Plan, answer_row
 from adaptvis_plugin.lmms_eval.recording import TaskTrace, add_rows, is_padding
 from adaptvis_plugin.lmms_eval.requests import check_model_args, given_value
 from adaptvis_plugin.lmms_eval.selection import check_tasks, leaves

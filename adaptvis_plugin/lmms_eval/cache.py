@@ -12,13 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-import torch
-import transformers
 from lmms_eval.api.instance import Instance
 from lmms_eval.caching.response_cache import ResponseCache
 
+from adaptvis_plugin.models.asked import AskedModel
 from adaptvis_plugin.models.identity import code_identity
-from adaptvis_plugin.models.runner import Runner
 
 Execute = Callable[..., list[Any]]
 Documents = Mapping[str, Any]
@@ -38,7 +36,7 @@ def _with_complete_keys(execute: Execute) -> Execute:
             found: list[Any] = getattr(lm, kind)(requests)
             return found
         runner = getattr(lm, "runner", None)
-        if isinstance(runner, Runner):
+        if isinstance(runner, AskedModel):
             _complete(cache, runner, {task: lm.task_dict[task] for task in {r.task_name for r in requests}})
         return execute(cache, lm, kind, requests)
 
@@ -46,7 +44,7 @@ def _with_complete_keys(execute: Execute) -> Execute:
     return completed
 
 
-def _complete(cache: Any, runner: Runner, tasks: Mapping[str, Documents]) -> None:
+def _complete(cache: Any, runner: AskedModel, tasks: Mapping[str, Documents]) -> None:
     if not isinstance(getattr(cache, "_task_fingerprints", None), dict):
         raise ValueError(
             "--use_cache: this version of lmms-eval builds the keys of its response cache in a way that this plugin "
@@ -61,15 +59,13 @@ def _complete(cache: Any, runner: Runner, tasks: Mapping[str, Documents]) -> Non
         cache._task_fingerprints[task] = hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _of_model(runner: Runner) -> dict[str, Any]:
-    model = runner.model
+def _of_model(runner: AskedModel) -> dict[str, Any]:
     return {
-        "code": code_identity(),
-        "libraries": [torch.__version__, transformers.__version__],
-        "checkpoint": runner.checkpoint or getattr(model.config, "_commit_hash", None),
+        "code": code_identity(runner.code),
+        "libraries": list(runner.versions.values()),
+        "checkpoint": runner.revision,
         "prompt": runner.arguments.prompt,
-        # From the model, not from its arguments: `auto` may mean anything, and the device may be given elsewhere.
-        "computed": [model.dtype, model.device.type, model.config._attn_implementation],
+        "computed": [*runner.computed, *runner.decisive.items()],
     }
 
 

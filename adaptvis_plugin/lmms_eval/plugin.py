@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from adaptvis_plugin.methods import METHODS
+from adaptvis_plugin.methods import IN_ENGINE, METHODS
 from adaptvis_plugin.paths import TASK_FOLDER
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 REPLAY = "replay"
 """The prefix of the models that answer from a trace."""
 
-FAMILIES = {"llava": "llava-hf/llava-1.5-7b-hf", "vlm": None, REPLAY: None}
+ENGINE = "vllm"
+"""The prefix of the models that answer through vLLM."""
+
+FAMILIES = {"llava": "llava-hf/llava-1.5-7b-hf", "vlm": None, ENGINE: None, REPLAY: None}
 """The prefix of the model names -> the checkpoint if `pretrained` is not given."""
 
 NOT_REPLAYED = ("constant", "dola", "yeshint")
@@ -45,7 +48,7 @@ def model_names() -> list[str]:
         f"{family}_{method}"
         for family in FAMILIES
         for method in METHODS
-        if family != REPLAY or method not in NOT_REPLAYED
+        if not ((family == REPLAY and method in NOT_REPLAYED) or (family == ENGINE and method not in IN_ENGINE))
     ]
 
 

@@ -20,8 +20,8 @@ from adaptvis_plugin.data.dataset import Scoring
 from adaptvis_plugin.data.registry import scoring_of
 from adaptvis_plugin.lmms_eval.cache import documents_digest
 from adaptvis_plugin.models.answers import Prompt
+from adaptvis_plugin.models.asked import AskedModel
 from adaptvis_plugin.models.identity import code_identity
-from adaptvis_plugin.models.runner import Runner
 from adaptvis_plugin.traces import Header, Row, TraceError, TraceFile
 
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
@@ -79,7 +79,7 @@ class RecordedTask:
         """How this package judges its answers; None for a task that is not of its data sets' form."""
         return None if self._table is None else scoring_of(self._table)
 
-    def header(self, runner: Runner, options: Mapping[str, Any], **of_run: Any) -> Header:
+    def header(self, runner: AskedModel, options: Mapping[str, Any], **of_run: Any) -> Header:
         """Return the header of its trace.
 
         Args:
@@ -94,13 +94,17 @@ class RecordedTask:
             data=documents_digest(self._task.dataset) if self._table else None,
             scoring=self.scoring,
             model=runner.arguments.pretrained,
-            revision=runner.checkpoint or getattr(runner.model.config, "_commit_hash", None),
-            dtype=str(runner.model.dtype).removeprefix("torch."),
+            revision=runner.revision,
+            dtype=runner.dtype,
             prompt=runner.arguments.prompt,
             max_new_tokens=options["max_new_tokens"],
-            generation={name: value for name, value in options.items() if name != "max_new_tokens"},
-            code=code_identity(),
-            packages={name: version(name) for name in ("adaptvis-plugin", "torch", "transformers", "lmms-eval")},
+            generation={n: v for n, v in {**options, **runner.decisive}.items() if n != "max_new_tokens"},
+            code=code_identity(runner.code),
+            packages={
+                "adaptvis-plugin": version("adaptvis-plugin"),
+                **runner.versions,
+                "lmms-eval": version("lmms-eval"),
+            },
             **of_run,
         )
 

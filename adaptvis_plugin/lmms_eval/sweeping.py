@@ -12,8 +12,9 @@ from lmms_eval.utils import simple_parse_args_string
 from tenacity import RetryError
 
 from adaptvis_plugin.decoding import Method
+from adaptvis_plugin.lmms_eval.answering import Plan
 from adaptvis_plugin.lmms_eval.costs import cost_of_sweep
-from adaptvis_plugin.lmms_eval.models import Plan, SteeredModel
+from adaptvis_plugin.lmms_eval.models import SteeredModel
 from adaptvis_plugin.lmms_eval.recording import RecordedTask, TaskTrace, add_rows, is_padding
 from adaptvis_plugin.lmms_eval.requests import check_model_args, given_value
 from adaptvis_plugin.lmms_eval.selection import check_tasks, leaves
@@ -246,7 +247,7 @@ def sweep_with(
         ValueError: If it asked nothing, or the model lacks what a method needs.
     """
     for method in methods:
-        model.runner.decoder.check(method)
+        model.runner.check(method)
     try:
         simple_evaluate(
             model=model, tasks=list(names), task_manager=manager, limit=limit, gen_kwargs=gen_kwargs, log_samples=False

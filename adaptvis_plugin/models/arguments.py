@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import (
@@ -211,9 +212,15 @@ def _check_hyper_parameter(method: str, name: str, value: Any) -> None:
     )
 
 
-def argument_help(*methods: str) -> str:
-    """Return one line for each argument, and one for the hyper-parameters of each of these methods."""
-    lines = [f"{name}: {description}" for name, description in ModelArguments.descriptions().items()]
+def argument_help(*methods: str, other: Mapping[str, str | None] = MappingProxyType({})) -> str:
+    """Return one line for each argument, and one for the hyper-parameters of each of these methods.
+
+    Args:
+        *methods: The methods.
+        other: Descriptions in place of the arguments' own; None for an argument that is not there.
+    """
+    described = {**ModelArguments.descriptions(), **other}
+    lines = [f"{name}: {description}" for name, description in described.items() if description is not None]
     for method in methods:
         mappings = only_in_presets(method)
         if names := [name for name in hyper_parameters(method) if name not in mappings]:

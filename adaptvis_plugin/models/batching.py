@@ -1,6 +1,7 @@
 """Which rows are decoded together, and the next batch's work done while the model decodes."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -32,13 +33,23 @@ def batches(rows: Iterable[int], size: int, look: Callable[[int], tuple[str, str
         yield ordered[start : start + size]
 
 
-def ahead(items: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:
-    """Yield the work's result for each item, in order; a thread does the next one while the caller uses the last."""
+def ahead(items: Iterable[T], work: Callable[[T], R], count: int = 1) -> Generator[R]:
+    """Yield the work's result for each item, in order; a thread does the next ones while the caller uses the last.
+
+    Args:
+        items: The items.
+        work: What is done for each.
+        count: How many results may wait for the caller.
+    """
+    waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(max_workers=1) as worker:
-        following: Future[R] | None = None
-        for item in items:
-            current, following = following, worker.submit(work, item)
-            if current is not None:
-                yield current.result()
-        if following is not None:
-            yield following.result()
+        try:
+            for item in items:
+                waiting.append(worker.submit(work, item))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,14 +1,15 @@
 """What a stored answer depends on besides the settings: the checkpoint and the code."""
 
 import hashlib
+from collections.abc import Sequence
 
 from adaptvis_plugin.fingerprints import fingerprint
 from adaptvis_plugin.models.checkpoint import local_folder
 from adaptvis_plugin.paths import PACKAGE
 
 _DECIDING = (
-    "decoding", "models", "images.py", "data/questions.py", "lmms_eval/models.py", "lmms_eval/requests.py",
-    "vlmevalkit/model.py",
+    "decoding", "models", "images.py", "data/questions.py", "lmms_eval/answering.py", "lmms_eval/models.py",
+    "lmms_eval/requests.py", "vlmevalkit/model.py",
 )  # fmt: skip
 
 
@@ -24,7 +25,13 @@ def checkpoint_identity(pretrained: str) -> str | None:
     return fingerprint(sorted(path for path in folder.rglob("*") if path.is_file()))
 
 
-def code_identity() -> str:
-    """Return a digest of the code that decides an answer: in a clone the code changes and the version does not."""
-    files = [path for part in _DECIDING for path in sorted((PACKAGE / part).rglob("*.py")) or [PACKAGE / part]]
+def code_identity(more: Sequence[str] = ()) -> str:
+    """Return a digest of the code that decides an answer: in a clone the code changes and the version does not.
+
+    Args:
+        more: Files and folders of the package that decide it too.
+    """
+    files = [
+        path for part in (*_DECIDING, *more) for path in sorted((PACKAGE / part).rglob("*.py")) or [PACKAGE / part]
+    ]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]

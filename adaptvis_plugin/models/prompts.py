@@ -102,23 +102,17 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
         ValueError: If a row's image tokens and images differ in number, or a checkpoint's own processor does not take
             a batch as transformers' processors do.
     """
-    token = image_placeholder(processor)
     for row, (text, own) in enumerate(zip(texts, images, strict=True)):
-        if token is not None and text.count(token) != len(own):
-            raise ValueError(
-                f"row {row}: the prompt holds {text.count(token)} image token(s) {token!r} for {len(own)} image(s): "
-                f"{text!r}"
-            )
+        try:
+            check_images(processor, text, own)
+        except ValueError as error:
+            raise ValueError(f"row {row}: {error}") from None
     # Nested by row: `apply_chat_template` gives images in no other way, so every processor has to take them like that.
     # A flat list is ambiguous: several processors take it for the images of one row. Only to GOT-OCR2, the one with
     # `multi_page`, a nested list is the pages of one document.
     flat = [image for own in images for image in own]
     given = flat if hasattr(processor, "multi_page") else [list(own) for own in images]
-    # Some chat templates write the beginning-of-sequence token themselves; a second one would shift every position.
-    # Otherwise the processor knows whether its model wants one.
-    bos = processor.tokenizer.bos_token
-    written = bos is not None and all(text.startswith(bos) for text in texts)
-    special = {"add_special_tokens": False} if written else {}
+    special = {"add_special_tokens": False} if all(begins(processor.tokenizer, text) for text in texts) else {}
     try:
         batch: BatchFeature = processor(
             text=list(texts),
@@ -138,6 +132,24 @@ def encode(processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Seq
             "with a processor of transformers (often the one whose name ends in -hf)"
         ) from error
     return batch
+
+
+def check_images(processor: ProcessorMixin, text: str, images: Sequence[Image.Image]) -> None:
+    """Raise ValueError unless a prompt has an image token for each of its images."""
+    token = image_placeholder(processor)
+    if token is not None and text.count(token) != len(images):
+        raise ValueError(
+            f"the prompt holds {text.count(token)} image token(s) {token!r} for {len(images)} image(s): {text!r}"
+        )
+
+
+def begins(tokenizer: Any, text: str) -> bool:
+    """Return whether a prompt has the beginning-of-sequence token already, so that no other may be put before it.
+
+    Some chat templates write it; a second one would shift every position. Otherwise the processor knows whether its
+    model wants one.
+    """
+    return tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
 
 
 def image_placeholder(processor: ProcessorMixin) -> str | None:

@@ -4,136 +4,80 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from PIL import Image
 from transformers import BatchFeature, StoppingCriteriaList
 
-from adaptvis_plugin.data.questions import PAPER_IMAGE, paper_prompt
-from adaptvis_plugin.decoding import AddedConstant, Calibrated, Decoded, Decoder, Method, NonFiniteLogitsError
+from adaptvis_plugin.decoding import (
+    AddedConstant,
+    Calibrated,
+    Decoded,
+    Decoder,
+    Method,
+    NonFiniteLogitsError,
+    Statistics,
+)
 from adaptvis_plugin.decoding.capture import own_columns
 from adaptvis_plugin.decoding.first_token import Options
-from adaptvis_plugin.decoding.parts import NoImage, OtherQuestion
-from adaptvis_plugin.images import to_rgb
 from adaptvis_plugin.models.answers import Answer, Attended, Encoded, Prompt, Swept
 from adaptvis_plugin.models.arguments import ModelArguments
+from adaptvis_plugin.models.asked import AskedModel, named
 from adaptvis_plugin.models.first_token import OptionTokens, entropy, top_tokens
-from adaptvis_plugin.models.identity import checkpoint_identity
 from adaptvis_plugin.models.loading import load_model
-from adaptvis_plugin.models.prompts import (
-    chat_text,
-    check_paper_fits,
-    encode,
-    paper_text,
-    with_question,
-    without_images,
-)
-from adaptvis_plugin.models.stopping import StopStrings
-from adaptvis_plugin.models.views import second_inputs
+from adaptvis_plugin.models.stopping import StopStrings, texts_and_lengths
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-class Runner:
+class Runner(AskedModel):
     """A loaded model that answers batches of prompts.
 
     Args:
         arguments: The model's arguments.
 
     Attributes:
-        checkpoint: See `checkpoint_identity`, taken when the model was loaded.
+        model: The model.
+        decoder: What decodes with it.
         most_rows: The most rows that are decoded at once; shrinks when memory runs out.
     """
 
     def __init__(self, arguments: ModelArguments) -> None:
-        self.arguments = arguments
-        self.checkpoint = checkpoint_identity(arguments.pretrained)
+        super().__init__(arguments)
         self.model, self.processor = load_model(arguments)
         self.decoder = Decoder(self.model)
         self._option_tokens = OptionTokens(self.processor.tokenizer)
         self.most_rows = sys.maxsize
 
-    def render(self, messages: list[dict[str, Any]], question: str, prompt: str | None = None) -> str:
-        """Return a question as the text the processor takes.
+    @property
+    def stats(self) -> Statistics:
+        """What was decoded so far."""
+        return self.decoder.stats
 
-        Args:
-            messages: The question as chat messages, for the model's own template.
-            question: The question alone, for the paper's wording.
-            prompt: The paper's whole prompt, if the data has one.
+    @property
+    def computed(self) -> Sequence[Any]:
+        """The type of the weights, the kind of device and the attention kernel."""
+        # From the model, not from its arguments: `auto` may mean anything, and the device may be given elsewhere.
+        return [self.model.dtype, self.model.device.type, self.model.config._attn_implementation]
 
-        Raises:
-            ValueError: If the processor cannot render that style of prompt, or the paper's does not fit the question.
-        """
-        if self.arguments.prompt == "chat":
-            return chat_text(self.processor, messages)
-        check_paper_fits(messages)
-        return paper_text(self.processor, prompt or paper_prompt(question))
+    @property
+    def _commit(self) -> str | None:
+        return getattr(self.model.config, "_commit_hash", None)
 
-    def prompt(
-        self,
-        method: Method,
-        messages: list[dict[str, Any]],
-        question: str,
-        whole: str | None,
-        images: tuple[Image.Image, ...],
-        name: str,
-        options: tuple[str, ...],
-    ) -> Prompt:
-        """Return a question as it is asked under a method.
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.model.dtype
 
-        Args:
-            method: The method, which may ask in another way, or beside it in a second stream.
-            messages: See `render`.
-            question: See `render`.
-            whole: See `render`.
-            images: The images; see `Prompt`.
-            name: See `Prompt`.
-            options: See `Prompt`.
+    def check(self, method: Method) -> None:
+        """Check that the model has what a method needs; see `Decoder.check`.
 
         Raises:
-            ValueError: See `render` and `with_question`.
+            ValueError: If not.
         """
-        text = self.render(messages, question, whole)
-        texts = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
-        questions = [question, *texts[-1:]]
-        second, view = None, None if method.second is None else method.second.view
-        if isinstance(view, NoImage):
-            if self.arguments.prompt == "chat":
-                second = chat_text(self.processor, without_images(messages))
-            else:
-                second = (whole or paper_prompt(question)).replace(f"{PAPER_IMAGE}\n", "").replace(PAPER_IMAGE, "")
-        elif isinstance(view, OtherQuestion):
-            second = with_question(text, questions, view.asked)
-        if type(method).asked is not Method.asked:
-            text = with_question(text, questions, method.asked)
-        return Prompt(text, images, name, options, second)
-
-    def encode(self, prompts: Sequence[Prompt], method: Method | None = None) -> Encoded:
-        """Do the processor's part of a batch, which a caller may do ahead, in another thread.
-
-        Args:
-            prompts: The batch.
-            method: The method, if it may have a second stream.
-
-        Raises:
-            ValueError: See `prompts.encode` and `second_inputs`; the message names the rows.
-        """
-        texts, images = [p.text for p in prompts], [p.images for p in prompts]
-        try:
-            inputs = encode(self.processor, texts, images)
-            part = None if method is None else method.second
-            if part is None:
-                return Encoded(inputs)
-            return Encoded(
-                inputs, second_inputs(self.processor, part, inputs, texts, [p.second for p in prompts], images)
-            )
-        except ValueError as error:
-            raise ValueError(f"{_names(prompts, range(len(prompts)))}: {error}") from error
+        self.decoder.check(method)
 
     def answer(
         self, prompts: Sequence[Prompt], method: Method, encoded: Encoded | None = None, **generation: Any
@@ -233,7 +177,7 @@ class Runner:
                 return decode(prompts, given.to(self.model.device, self.model.dtype))
             except NonFiniteLogitsError as error:
                 reason = str(error).removeprefix(f"rows {list(error.rows)}: ")
-                raise NonFiniteLogitsError(f"{_names(prompts, error.rows)}: {reason}", error.rows) from error
+                raise NonFiniteLogitsError(f"{named(prompts, error.rows)}: {reason}", error.rows) from error
             except RuntimeError as error:
                 if len(prompts) == 1 or not should_reduce_batch_size(error):
                     raise
@@ -328,22 +272,18 @@ class Runner:
 
     def _stop(self, strings: Sequence[str]) -> StopStrings | None:
         """Return what ends an answer at these strings and at the checkpoint's own; None if there are none."""
-        own = self.model.generation_config.stop_strings or []
-        every = [*strings, *([own] if isinstance(own, str) else own)]
-        return StopStrings(self.processor.tokenizer, every) if every else None
+        return StopStrings.of(self.processor.tokenizer, strings, self.model.generation_config.stop_strings)
 
     def _answers(self, out: Decoded, inputs: BatchFeature, stop: StopStrings | None) -> list[Answer]:
-        sequences = out.sequences.cpu()  # once: all that follows looks at single tokens
-        texts = self.processor.batch_decode(sequences, skip_special_tokens=True)
+        ends = self.model.generation_config.eos_token_id
         return [
             # Round alpha to what the user gave: the nearest fp32 number to 0.8 is 0.800000012.
-            Answer((stop.before(text) if stop else text).strip(), confidence, round(alpha, 6), given, new)
-            for text, confidence, alpha, given, new in zip(
-                texts,
+            Answer(text, confidence, round(alpha, 6), given, new)
+            for (text, new), confidence, alpha, given in zip(
+                texts_and_lengths(self.processor, out.sequences.cpu(), ends, stop),
                 out.confidence.tolist(),
                 out.alpha.tolist(),
                 inputs["attention_mask"].sum(1).tolist(),
-                _lengths(sequences, self.model.generation_config.eos_token_id, stop),
                 strict=True,
             )
         ]
@@ -387,39 +327,6 @@ class Runner:
         ]
 
 
-def _names(prompts: Sequence[Prompt], rows: Sequence[int]) -> str:
-    """Return what the user knows rows by, the first three of them."""
-    names = [prompts[row].name or f"row {row}" for row in rows]
-    return "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def _stopping(stop: StopStrings | None) -> dict[str, Any]:
     """Return the options of `generate` for it; those of the checkpoint's config would look into the prompt too."""
     return {"stop_strings": None, **({"stopping_criteria": StoppingCriteriaList([stop])} if stop else {})}
-
-
-def read_image(image: str | Path | Image.Image) -> Image.Image:
-    """Return an image, given as such or as a file, in RGB (see `to_rgb`).
-
-    Raises:
-        OSError: If it cannot be read.
-        SyntaxError: If it cannot be read.
-        ValueError: If it cannot be read.
-    """
-    if isinstance(image, (str, Path)):
-        with Image.open(image) as opened:
-            return to_rgb(opened)
-    return to_rgb(image)
-
-
-def _lengths(sequences: torch.Tensor, ends: int | list[int] | None, stop: StopStrings | None) -> list[int]:
-    """Return the generated tokens per row, without the padding after its end.
-
-    Args:
-        sequences: Generated tokens, shape (rows, tokens).
-        ends: The tokens that end an answer.
-        stop: What else ended it. Padding cannot tell: in many checkpoints the pad token is an end token.
-    """
-    known = set(ends) if isinstance(ends, list) else {ends}
-    rows = [next((i + 1 for i, token in enumerate(row) if token in known), len(row)) for row in sequences.tolist()]
-    return [min(length, stop.length(row)) if stop else length for length, row in zip(rows, sequences, strict=True)]

@@ -7,8 +7,9 @@ from vlmeval.vlm import BaseModel
 
 from adaptvis_plugin.data.questions import whole_prompt
 from adaptvis_plugin.decoding import Method
+from adaptvis_plugin.images import read_image
 from adaptvis_plugin.models.answers import Answer, Prompt
-from adaptvis_plugin.models.runner import Runner, read_image
+from adaptvis_plugin.models.runner import Runner
 from adaptvis_plugin.vlmevalkit.arguments import longest_answer, model_arguments, preset_task
 
 Message = list[dict[str, Any]]

@@ -11,12 +11,13 @@ from adaptvis_plugin.comparison.runs import ComparisonError, Run, described, fra
 from adaptvis_plugin.comparison.scores import Failure, Score
 from adaptvis_plugin.comparison.sources.facts import of_this_package, table_name
 from adaptvis_plugin.data.splits import whole_task
-from adaptvis_plugin.lmms_eval.plugin import FAMILIES, REPLAY, model_names
+from adaptvis_plugin.lmms_eval.plugin import ENGINE, FAMILIES, REPLAY, model_names
 from adaptvis_plugin.lmms_eval.results import RESULTS, Maker, maker_of, results_of, samples_of, task_of
 from adaptvis_plugin.traces import Header, TraceError
 from adaptvis_plugin.traces.reading import scan
+from adaptvis_plugin.vllm.options import SPEED
 
-NO_SETTINGS = {"pretrained", "batch_size", "device", "device_map", "attn_implementation"}
+NO_SETTINGS = {"pretrained", "batch_size", "device", "device_map", "attn_implementation", *SPEED}
 """Model arguments that do not tell two models of a board apart."""
 
 NO_SCORES = {"doc_id", "target", "filtered_resps", "resps", "token_counts", "doc_hash", "input"}
@@ -155,6 +156,12 @@ def _made_with(maker: Maker, task: str) -> tuple[str | None, dict[str, Any], dic
         return None, {}, {}
     method = maker.name.partition("_")[2]
     given = {**maker.arguments, "pretrained": _checkpoint(maker, task)}
+    if maker.name.startswith(f"{ENGINE}_"):
+        from adaptvis_plugin.methods import hyper_parameters
+        from adaptvis_plugin.models.arguments import ModelArguments
+
+        known = {*ModelArguments.model_fields, *hyper_parameters(method)}
+        given = {name: value for name, value in given.items() if name in known}
     return method, *of_this_package(method, task, given)
 
 
