@@ -6,9 +6,10 @@ import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from adaptvis_plugin.decoding.inspection import image_token_id
+from adaptvis_plugin.vllm.steering import HEADS, LAYERS, Steering
 
 if TYPE_CHECKING:
-    from vllm.config import VllmConfig
+    from vllm.config import ModelConfig, VllmConfig
 
 TESTED = "0.32"
 """The minor version that was tested. Others differ in what is replaced here."""
@@ -29,6 +30,8 @@ NEEDED = {
     "vllm.v1.sample.logits_processor.builtin:process_dict_updates": ("req_entries", "batch_update", "new_state"),
     "vllm.v1.worker.gpu.sample.logits_processor:LogitsProcessor.add_request": ("req_idx", "sampling_params"),
     "vllm.v1.attention.backend:AttentionMetadataBuilder.build": ("common_prefix_len", "common_attn_metadata"),
+    "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.to_beam_search_params": (),
+    "vllm.entrypoints.openai.completion.protocol:CompletionRequest.to_beam_search_params": (),
 }
 """What is used of vLLM's insides -> the arguments it must have."""
 
@@ -110,3 +113,15 @@ def refusal(config: "VllmConfig") -> str | None:
     }
     found = [reason for reason, holds in reasons.items() if holds]
     return f"requests to {model.model} cannot be steered here: the engine has {found[0]}" if found else None
+
+
+def lacking(model: "ModelConfig", steering: Steering) -> str | None:
+    """Return what a request names that the model lacks, with the way out; None if it has all layers and heads."""
+    try:
+        steering.places.check(
+            range(model.get_total_num_hidden_layers()), model.model_arch_config.total_num_attention_heads
+        )
+    except ValueError as error:
+        name = LAYERS if steering.layers else HEADS
+        return f"{name}={steering.layers or steering.heads}: {error}"
+    return None
