@@ -44,8 +44,8 @@ class SteeredRequests(ProcessorV1, ProcessorV2):
         if (steering := Steering.of(sampling_params)) is not None and not registered():
             # vLLM loads its plugins and its logits processors apart, and only the first obey VLLM_PLUGINS.
             raise ValueError(
-                f"{ALPHA}={steering.alpha}: this vLLM runs without the plugin adaptvis, so it cannot steer requests; add "
-                f"adaptvis to VLLM_PLUGINS, and see the start of the log. Tested: vLLM {TESTED}"
+                f"{ALPHA}={steering.alpha}: this vLLM runs without the plugin adaptvis, and cannot steer requests; add "
+                f"adaptvis to VLLM_PLUGINS, and see the start of the log (tested: vLLM {TESTED})"
             )
 
     def is_argmax_invariant(self) -> bool:

@@ -16,8 +16,8 @@ PREFIX = "adaptvis_"
 ALPHA, LAYERS, HEADS = (PREFIX + name for name in ("alpha", "layers", "heads"))
 
 MOST = 1e6
-"""The largest coefficient. One past the range of fp32 would leave values in the engine's cache that are not numbers, and
-other requests would meet them there: an engine reuses blocks without clearing them."""
+"""The largest coefficient. One past the range of fp32 would leave values in the engine's cache that are not numbers,
+and other requests would meet them there: an engine reuses blocks without clearing them."""
 
 
 @dataclass(frozen=True)

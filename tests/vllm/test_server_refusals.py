@@ -1,4 +1,4 @@
-"""Engines that cannot steer: what asks for it is refused, and all else is answered as if this package were not there."""
+"""Engines that cannot steer: they refuse what asks for it, and answer all else as if this package were not there."""
 
 import os
 import subprocess
@@ -35,11 +35,11 @@ from vllm import LLM, SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
-llm = LLM({model!r}, enforce_eager=True, max_model_len=512)
+llm = LLM({model!r}, dtype="float32", enforce_eager=True, max_model_len=512)
 assert AttentionBackendEnum.CPU_ATTN.get_path().startswith("vllm."), "vLLM's own backend"
-assert llm.generate("Where is", SamplingParams(max_tokens=1))[0].outputs[0].token_ids
+assert llm.generate("Where is", SamplingParams(temperature=0, max_tokens=1))[0].outputs[0].token_ids
 try:
-    llm.generate("Where is", SamplingParams(extra_args={{"adaptvis_alpha": 0.5}}))
+    llm.generate("Where is", SamplingParams(temperature=0, extra_args={{"adaptvis_alpha": 0.5}}))
 except VLLMValidationError as error:
     print(error)
 """
