@@ -27,6 +27,7 @@ def register() -> None:
         register_backend(AttentionBackendEnum[name], f"adaptvis_plugin.vllm.backends.{module}.Backend")
     _tell_steered_blocks_apart()
     _check_requests()
+    _refuse_beam_search()
 
 
 def registered() -> bool:
@@ -70,7 +71,7 @@ def _check_requests() -> None:
 
     from adaptvis_plugin.decoding.inspection import image_token_id
     from adaptvis_plugin.vllm.steering import ALPHA, Steering
-    from adaptvis_plugin.vllm.support import refusal
+    from adaptvis_plugin.vllm.support import lacking, refusal
 
     own: Any = InputProcessor.process_inputs
     if hasattr(own, "__wrapped__"):
@@ -89,6 +90,34 @@ def _check_requests() -> None:
                 reason = "the prompt has images, but none of the tokens by which the model's config names them"
         if reason is not None:
             raise VLLMValidationError(f"{ALPHA}={steering.alpha}: {reason}", parameter=ALPHA, value=steering.alpha)
+        if (reason := lacking(config.model_config, steering)) is not None:
+            raise VLLMValidationError(reason)
         return request
 
     InputProcessor.process_inputs = process_inputs
+
+
+def _refuse_beam_search() -> None:
+    """Refuse an HTTP request that asks for steering and beam search, whose own requests vLLM makes without it."""
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.exceptions import VLLMValidationError
+
+    from adaptvis_plugin.vllm.steering import PREFIX
+
+    def refusing(own: Any) -> Any:
+        @wraps(own)
+        def to_beam_search_params(self: Any, *args: Any, **kwargs: Any) -> Any:
+            for name, value in (self.vllm_xargs or {}).items():
+                if name.startswith(PREFIX):
+                    raise VLLMValidationError(
+                        f"{name}={value!r}: beam search cannot be steered; leave out use_beam_search, or {name}"
+                    )
+            return own(self, *args, **kwargs)
+
+        return to_beam_search_params
+
+    for kind in (ChatCompletionRequest, CompletionRequest):
+        own: Any = kind.to_beam_search_params
+        if not hasattr(own, "__wrapped__"):
+            setattr(kind, own.__name__, refusing(own))

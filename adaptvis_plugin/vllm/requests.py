@@ -12,8 +12,10 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as ProcessorV2
 
 from adaptvis_plugin.decoding.inspection import image_token_id
+from adaptvis_plugin.vllm.plugin import registered
 from adaptvis_plugin.vllm.running import Asked, running
-from adaptvis_plugin.vllm.steering import Steering
+from adaptvis_plugin.vllm.steering import ALPHA, Steering
+from adaptvis_plugin.vllm.support import TESTED
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -38,8 +40,13 @@ class SteeredRequests(ProcessorV1, ProcessorV2):
 
     @classmethod
     def validate_params(cls, sampling_params: "SamplingParams") -> None:
-        """Raise ValueError if a request's arguments are unusable."""
-        Steering.of(sampling_params)
+        """Raise ValueError if a request's arguments are unusable, or nothing would act on them."""
+        if (steering := Steering.of(sampling_params)) is not None and not registered():
+            # vLLM loads its plugins and its logits processors apart, and only the first obey VLLM_PLUGINS.
+            raise ValueError(
+                f"{ALPHA}={steering.alpha}: this vLLM runs without the plugin adaptvis, and cannot steer requests; add "
+                f"adaptvis to VLLM_PLUGINS, and see the start of the log (tested: vLLM {TESTED})"
+            )
 
     def is_argmax_invariant(self) -> bool:
         """Say no, because otherwise a batch of greedy requests would not call `apply`, which checks."""

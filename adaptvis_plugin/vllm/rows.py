@@ -108,6 +108,8 @@ class SteeredRows:
             output: The step's outputs, shape (tokens, heads, dim) or (tokens, heads x dim).
         """
         steered, alpha = self._in_layer(layer, query.shape[1])
+        if not len(steered):
+            return
         longest = self.columns.image.shape[-1]
         blocks = -(-longest // layer.block_size)
         column = torch.arange(longest, device=query.device)

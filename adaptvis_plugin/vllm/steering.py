@@ -15,6 +15,10 @@ PREFIX = "adaptvis_"
 
 ALPHA, LAYERS, HEADS = (PREFIX + name for name in ("alpha", "layers", "heads"))
 
+MOST = 1e6
+"""The largest coefficient. One past the range of fp32 would leave values in the engine's cache that are not numbers,
+and other requests would meet them there: an engine reuses blocks without clearing them."""
+
 
 @dataclass(frozen=True)
 class Steering:
@@ -35,12 +39,15 @@ class Steering:
 
     def __post_init__(self) -> None:
         check_alpha(ALPHA, self.alpha)
+        if self.alpha > MOST:
+            raise ValueError(f"{ALPHA}={self.alpha!r}: an engine takes coefficients up to {MOST:g}; give a smaller one")
+        if self.layers is not None and self.heads is not None:
+            raise ValueError(f"{LAYERS}={self.layers!r} and {HEADS}={self.heads!r} both say what is steered; give one")
         # One text for all ways to write the same places, so that equal requests are equal.
         if self.layers is not None:
             object.__setattr__(self, "layers", written(layer_numbers(LAYERS, self.layers)))
         if self.heads is not None:
             object.__setattr__(self, "heads", written(head_names(HEADS, self.heads)))
-        self.places  # noqa: B018  # refuses both
 
     @classmethod
     def of(cls, params: "SamplingParams") -> "Steering | None":

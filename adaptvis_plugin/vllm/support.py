@@ -6,9 +6,10 @@ import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from adaptvis_plugin.decoding.inspection import image_token_id
+from adaptvis_plugin.vllm.steering import HEADS, LAYERS, Steering
 
 if TYPE_CHECKING:
-    from vllm.config import VllmConfig
+    from vllm.config import ModelConfig, VllmConfig
 
 TESTED = "0.32"
 """The minor version that was tested. Others differ in what is replaced here."""
@@ -29,6 +30,8 @@ NEEDED = {
     "vllm.v1.sample.logits_processor.builtin:process_dict_updates": ("req_entries", "batch_update", "new_state"),
     "vllm.v1.worker.gpu.sample.logits_processor:LogitsProcessor.add_request": ("req_idx", "sampling_params"),
     "vllm.v1.attention.backend:AttentionMetadataBuilder.build": ("common_prefix_len", "common_attn_metadata"),
+    "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.to_beam_search_params": (),
+    "vllm.entrypoints.openai.completion.protocol:CompletionRequest.to_beam_search_params": (),
 }
 """What is used of vLLM's insides -> the arguments it must have."""
 
@@ -67,13 +70,21 @@ def refusal(config: "VllmConfig") -> str | None:
     Only what its config says. What only its layers say (attention sinks, ALiBi, another backend) ends the first steered
     request, and the engine with it.
     """
+    found = [reason for reason, holds in reasons(config).items() if holds]
+    return (
+        f"requests to {config.model_config.model} cannot be steered here: the engine has {found[0]}" if found else None
+    )
+
+
+def reasons(config: "VllmConfig") -> dict[str, bool]:
+    """Return all that keeps an engine from steering, each with its way out, and whether this one has it."""
     from vllm.platforms import current_platform
     from vllm.utils.torch_utils import is_quantized_kv_cache
 
     model, parallel, cache = config.model_config, config.parallel_config, config.cache_config
     backend: Any = config.attention_config.backend
     needed = "CPU_ATTN" if current_platform.is_cpu() else "FLASH_ATTN"
-    reasons = {
+    return {
         f"this platform ({current_platform.device_name}); there are backends for CPU and CUDA": not (
             current_platform.is_cpu() or current_platform.is_cuda()
         ),
@@ -98,7 +109,7 @@ def refusal(config: "VllmConfig") -> str | None:
         "prompts given as embeddings, which do not say where the image is; leave enable_prompt_embeds out": (
             model.enable_prompt_embeds
         ),
-        f"attention backend {backend and backend.name}; use {needed}": backend is not None and backend.name != needed,
+        f"attention backend={backend and backend.name}; use {needed}": backend is not None and backend.name != needed,
         "multi-head latent attention (MLA), whose cache holds no keys; use another model": model.use_mla,
         "state-space or linear attention layers; use another model": model.is_hybrid or model.is_attention_free,
         "an encoder and a decoder of text; use another model": model.is_encoder_decoder,
@@ -108,5 +119,15 @@ def refusal(config: "VllmConfig") -> str | None:
             image_token_id(model.hf_config) is None
         ),
     }
-    found = [reason for reason, holds in reasons.items() if holds]
-    return f"requests to {model.model} cannot be steered here: the engine has {found[0]}" if found else None
+
+
+def lacking(model: "ModelConfig", steering: Steering) -> str | None:
+    """Return what a request names that the model lacks, with the way out; None if it has all layers and heads."""
+    try:
+        steering.places.check(
+            range(model.get_total_num_hidden_layers()), model.model_arch_config.total_num_attention_heads
+        )
+    except ValueError as error:
+        name = LAYERS if steering.layers else HEADS
+        return f"{name}={steering.layers or steering.heads}: {error}"
+    return None
