@@ -113,6 +113,7 @@ def _on_engine(llm: Any, method: Method, tokens: int, asked: list[Question]) -> 
     # No variant may find what another one has left.
     llm.reset_prefix_cache()
     llm.reset_mm_cache()
+    llm.llm_engine.reset_encoder_cache()
     prompts = [{"prompt": one.text, "multi_modal_data": {"image": one.image}} for one in asked]
     generate(llm, prompts, method, use_tqdm=False, max_new_tokens=tokens)
 
