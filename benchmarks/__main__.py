@@ -8,7 +8,7 @@ import torch
 import typer
 
 from adaptvis_plugin.models.devices import choose_device
-from benchmarks import decoders, decoding, end_to_end, growth, replay, sharing, sweep
+from benchmarks import decoders, decoding, end_to_end, growth, replay, serving, sharing, sweep
 from benchmarks.measure import Case, Settings, machine
 from benchmarks.report import Part, Report
 from benchmarks.shapes import SHAPES
@@ -21,7 +21,10 @@ PARTS = {
     "sweep": Part("A sweep's bookkeeping", sweep.measure, sweep.markdown),
     "replay": Part("Replay", replay.measure, replay.markdown),
     "end-to-end": Part("End to end", end_to_end.measure, end_to_end.markdown),
+    "serving": Part("On a vLLM engine", serving.measure, serving.markdown),
 }
+OWN_ENVIRONMENT = ("serving",)
+"""Parts that need vLLM, and are measured only if they are named."""
 
 app = typer.Typer(add_completion=False)
 
@@ -29,7 +32,11 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def main(
     parts: Annotated[
-        list[str] | None, typer.Argument(help=f"What to measure: {', '.join(PARTS)}; everything by default.")
+        list[str] | None,
+        typer.Argument(
+            help=f"What to measure: {', '.join(PARTS)}; by default all but {', '.join(OWN_ENVIRONMENT)}, which needs "
+            "the environment of `make vllm`."
+        ),
     ] = None,
     shape: Annotated[
         str | None, typer.Option(help=f"The model's size: {', '.join(SHAPES)}; scaled by default.")
@@ -69,7 +76,7 @@ def main(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--output") from error
     for name in PARTS:
-        if not parts or name in parts:
+        if name in (parts or {*PARTS} - {*OWN_ENVIRONMENT}):
             report.add(name, PARTS[name].measure(settings))
     sys.stdout.write(report.markdown())
 
