@@ -12,8 +12,9 @@ from lmms_eval.api.instance import Instance
 from adaptvis_plugin.lmms_eval.answering import Answered, MethodModel, Plan, pictures_of
 from adaptvis_plugin.models.answers import Prompt
 from adaptvis_plugin.models.arguments import ModelArguments, argument_help
-from adaptvis_plugin.vllm.engine import Row, check_gate
+from adaptvis_plugin.vllm.engine import Row
 from adaptvis_plugin.vllm.loading import EngineModel
+from adaptvis_plugin.vllm.methods import check_gate
 from adaptvis_plugin.vllm.options import ELSEWHERE, split
 from adaptvis_plugin.vllm.support import check_version
 

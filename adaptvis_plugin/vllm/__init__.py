@@ -7,7 +7,7 @@ request says what it wants by `SamplingParams.extra_args`, over HTTP by `vllm_xa
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adaptvis_plugin.vllm.engine import generate
+    from adaptvis_plugin.vllm.prompts import generate
 
 __all__ = ["generate"]
 
@@ -16,6 +16,6 @@ def __getattr__(name: str) -> Any:
     # vLLM's processes import this package, and not what is done with an engine.
     if name != "generate":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from adaptvis_plugin.vllm.engine import generate
+    from adaptvis_plugin.vllm.prompts import generate
 
     return generate

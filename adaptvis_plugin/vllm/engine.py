@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from tqdm import tqdm
 
 from adaptvis_plugin.decoding import Baseline, Method, NonFiniteLogitsError, Statistics
 from adaptvis_plugin.decoding.first_token import Recorded
 from adaptvis_plugin.decoding.inspection import image_token_id
-from adaptvis_plugin.methods import IN_ENGINE, name_of
 from adaptvis_plugin.models.answers import Answer
 from adaptvis_plugin.models.batching import ahead
 from adaptvis_plugin.models.prompts import begins
 from adaptvis_plugin.models.stopping import texts_and_lengths
 from adaptvis_plugin.vllm.generation import Generation
+from adaptvis_plugin.vllm.methods import check_method
 from adaptvis_plugin.vllm.steering import Steering
 from adaptvis_plugin.vllm.support import check_version, refusal
 
@@ -260,77 +259,6 @@ class Engine:
             )
         prompt = len(asked.rendered["prompt_token_ids"])
         return Answer(text, asked.confidence, round(asked.alpha, 6), prompt, length)
-
-
-def check_method(method: Method) -> None:
-    """Check that an engine can decode under a method.
-
-    Raises:
-        ValueError: If it cannot.
-    """
-    name = name_of(method)
-    if name not in IN_ENGINE:
-        raise ValueError(
-            f"{name} needs more of the model than an engine gives; there are {', '.join(IN_ENGINE)}. Use it without "
-            f"the engine: vlm_{name}"
-        )
-    check_gate(getattr(method, "gate", None))
-
-
-def check_gate(gate: str | None) -> None:
-    """Raise ValueError unless an engine can decide by a gate of AdaptVis."""
-    if gate not in (None, "confidence"):
-        raise ValueError(
-            f"gate={gate!r} needs all logits of the first token, and the engine gives that of the likeliest one; use "
-            "gate=confidence, or the method without the engine (vlm_adaptvis)"
-        )
-
-
-def generate(
-    llm: "LLM",
-    prompts: Any,
-    method: Method,
-    *,
-    use_tqdm: bool | Callable[..., "tqdm[Any]"] = True,
-    **generation: Any,
-) -> list[Answer]:
-    """Answer prompts under a method.
-
-    Args:
-        llm: The engine.
-        prompts: What `LLM.generate` takes: texts, or dictionaries with `prompt` and `multi_modal_data`.
-        method: `Baseline`, `ScalingVis` or `AdaptVis`.
-        use_tqdm: See `LLM.generate`.
-        **generation: `max_new_tokens` (16 by default), `stop_strings`, `repetition_penalty`; see `Generation`.
-
-    Returns:
-        One answer for each prompt, in order.
-
-    Raises:
-        ImportError: See `Engine`.
-        ValueError: If the engine cannot do it; see `Engine`.
-        NonFiniteLogitsError: See `Engine.answers`.
-        RuntimeError: See `Engine.answers`.
-
-    Example:
-        >>> answers = generate(llm, prompts, AdaptVis(0.5, 1.5, 0.4))
-        >>> answers[0].text, answers[0].confidence, answers[0].alpha
-    """
-    engine = Engine(llm)
-    from vllm.renderers.inputs.preprocess import prompt_to_seq
-
-    engine.check(method)
-    how = engine.generation(**generation)
-    every = prompt_to_seq(prompts)
-    found: dict[int, Answer] = {}
-    bar = use_tqdm if callable(use_tqdm) else tqdm
-    with bar(total=len(every), desc="Processed prompts", disable=not use_tqdm) as progress:
-        for place, answer in engine.answers(
-            range(len(every)), lambda place: Row(every[place], method, how, f"prompt {place}")
-        ):
-            found[place] = answer
-            progress.update()
-    return [found[place] for place in range(len(every))]
 
 
 def _first_token(asked: _Asked, output: "RequestOutput") -> Mapping[int, Any]:
