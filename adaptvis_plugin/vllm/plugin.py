@@ -84,10 +84,9 @@ def _check_requests() -> None:
         if steering is None:
             return request
         config = self.vllm_config
-        reason = refusal(config)
-        if reason is None and request.mm_features:
-            if image_token_id(config.model_config.hf_config) not in request.prompt_token_ids:
-                reason = "the prompt has images, but none of the tokens by which the model's config names them"
+        reason, image = refusal(config), image_token_id(config.model_config.hf_config)
+        if reason is None and request.mm_features and image not in request.prompt_token_ids:
+            reason = "the prompt has images, but none of the tokens by which the model's config names them"
         if reason is not None:
             raise VLLMValidationError(f"{ALPHA}={steering.alpha}: {reason}", parameter=ALPHA, value=steering.alpha)
         if (reason := lacking(config.model_config, steering)) is not None:

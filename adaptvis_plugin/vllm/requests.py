@@ -36,7 +36,8 @@ class SteeredRequests(ProcessorV1, ProcessorV2):
     def __init__(self, config: "VllmConfig", states: "LogitsProcRequestState | torch.device", *_: Any) -> None:
         self._running = running(config)
         self._states: Any = states
-        self._image = image_token_id(config.model_config.hf_config)
+        image = image_token_id(config.model_config.hf_config)
+        self._image = -1 if image is None else image  # a model of text alone, whose requests ask for nothing
 
     @classmethod
     def validate_params(cls, sampling_params: "SamplingParams") -> None:
@@ -87,10 +88,10 @@ class SteeredRequests(ProcessorV1, ProcessorV2):
             return None
         if prompt is None:
             raise RuntimeError("a request that asks for steering has no prompt tokens: they say where its image is")
-        image = torch.tensor(prompt, device=self._states) == self._image
+        image = torch.eq(torch.tensor(prompt, device=self._states), self._image)
         return Asked(steering, len(prompt), lambda: image)
 
     def _prompt(self, slot: int) -> torch.Tensor:
         """Return which tokens of the prompt in a slot are image tokens."""
         tokens: torch.Tensor = self._states.all_token_ids.gpu[slot, : int(self._states.prompt_len.np[slot])]
-        return tokens == self._image
+        return torch.eq(tokens, self._image)

@@ -32,6 +32,12 @@ NEEDED = {
     "vllm.v1.attention.backend:AttentionMetadataBuilder.build": ("common_prefix_len", "common_attn_metadata"),
     "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.to_beam_search_params": (),
     "vllm.entrypoints.openai.completion.protocol:CompletionRequest.to_beam_search_params": (),
+    "vllm.renderers.base:BaseRenderer.render_cmpl": ("prompts", "tok_params", "skip_mm_cache"),
+    "vllm.renderers.inputs.preprocess:parse_model_prompt": ("model_config", "prompt"),
+    "vllm.renderers.inputs.preprocess:prompt_to_seq": ("prompt_or_prompts",),
+    "vllm.v1.engine.llm_engine:LLMEngine.add_request": ("request_id", "prompt", "params"),
+    "vllm.v1.engine.llm_engine:LLMEngine.abort_request": ("request_ids",),
+    "vllm.engine.arg_utils:EngineArgs.add_cli_args": ("parser",),
 }
 """What is used of vLLM's insides -> the arguments it must have."""
 

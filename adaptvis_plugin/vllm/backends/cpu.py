@@ -77,8 +77,8 @@ def interior(isa: str, dtype: torch.dtype, size: int, dim: int) -> tuple[torch.T
     places = found.argsort(-1)
     if not (found.gather(1, places) == numbers).all():
         raise RuntimeError(
-            f"the layout of vLLM's CPU cache is not known (isa {isa}, {dtype}, {size} tokens of {dim} numbers): steered "
-            "requests cannot be answered on this machine; use another dtype"
+            f"the layout of vLLM's CPU cache is not known (isa {isa}, {dtype}, {size} tokens of {dim} numbers): "
+            "steered requests cannot be answered on this machine; use another dtype"
         )
     return places[0].view(size, dim), places[1].view(size, dim)
 
