@@ -69,7 +69,8 @@ def answer() -> Answer:
 
 def assert_answered(printed: str, answer: Answer) -> None:
     """In bf16, as vLLM loads a checkpoint in fp32 by default."""
-    text, confidence, alpha = printed.strip().splitlines()[-1].rsplit(maxsplit=2)
+    (found,) = re.findall(r"^(\w.*) ([\d.]+) ([\d.]+)$", printed, re.M)  # among what vLLM logs
+    text, confidence, alpha = found
     assert (text, float(alpha)) == (answer.text, answer.alpha)
     assert float(confidence) == pytest.approx(answer.confidence, abs=0.05)
 
