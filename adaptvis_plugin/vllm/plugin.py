@@ -73,7 +73,8 @@ def _check_requests() -> None:
     from adaptvis_plugin.vllm.steering import ALPHA, Steering
     from adaptvis_plugin.vllm.support import lacking, refusal
 
-    own: Any = InputProcessor.process_inputs
+    kind: Any = InputProcessor
+    own = kind.process_inputs
     if hasattr(own, "__wrapped__"):
         return
 
@@ -93,7 +94,7 @@ def _check_requests() -> None:
             raise VLLMValidationError(reason)
         return request
 
-    InputProcessor.process_inputs = process_inputs
+    kind.process_inputs = process_inputs
 
 
 def _refuse_beam_search() -> None:

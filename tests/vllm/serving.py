@@ -48,6 +48,7 @@ def serving(folder: Path, *options: str, model: str = str(DEMO_MODEL)) -> Iterat
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
+    folder.mkdir(exist_ok=True)
     log = folder / "server.log"
     command = ["vllm", "serve", model, "--host", "127.0.0.1", "--port", str(port), *options]
     with log.open("w") as sink:

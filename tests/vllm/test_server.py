@@ -24,8 +24,6 @@ from tests.vllm.serving import ROWS, messages, metric, request, said, serving
 
 ALPHAS = (0, 0.3, 0.5, 0.8, 1.2, 1.5, 2.0, 3.0)
 PLACES: tuple[dict[str, Any], ...] = ({}, {"layers": "1-2"}, {"layers": "3"}, {"heads": "L1H3+L2H0"})
-CLOSE = {"abs": 2e-5}
-"""Log-probabilities in fp32: which rows share a batch changes the order of sums."""
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "negative": ({"adaptvis_alpha": -1}, "adaptvis_alpha=-1: .* must be a finite number >= 0"),
@@ -106,6 +104,11 @@ def key(xargs: Mapping[str, Any]) -> str:
     return json.dumps(xargs, sort_keys=True)
 
 
+def close(value: Any) -> Any:
+    """In fp32: the rows that share a batch change the order of sums."""
+    return pytest.approx(value, abs=2e-5)
+
+
 def sent(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the body that the client sends."""
     return {**arguments, **arguments["extra_body"]}
@@ -113,7 +116,7 @@ def sent(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def assert_equal(answer: Any, expected: tuple[str, float]) -> None:
     text, tokens = said(answer)
-    assert (text, tokens[0]) == (expected[0], pytest.approx(expected[1], **CLOSE))
+    assert (text, tokens[0]) == (expected[0], close(expected[1]))
 
 
 def test_the_server_sees_the_prompt_and_the_decoder_too(client: OpenAI, runner: Runner, prompts: list[Prompt]) -> None:
@@ -142,7 +145,7 @@ def test_adaptvis_is_two_requests(client: OpenAI, runner: Runner, prompts: list[
     for row, answer in enumerate(answers):
         confidence = torch.tensor(said(client.chat.completions.create(**request(row, max_tokens=1)))[1]).exp()
         (alpha,) = method.choose(Recorded(confidence=confidence)).tolist()
-        assert (alpha, confidence.item()) == (answer.alpha, pytest.approx(answer.confidence, **CLOSE))
+        assert (alpha, confidence.item()) == (answer.alpha, close(answer.confidence))
         assert said(client.chat.completions.create(**request(row, asked(alpha))))[0] == answer.text
 
 
@@ -153,7 +156,7 @@ def test_streamed(client: OpenAI, expected: Expected) -> None:
     assert len(chunks) > 1 and first.content
     assert (text.strip(), first.content[0].logprob) == (
         expected[2, key(asked(0.3))][0],
-        pytest.approx(expected[2, key(asked(0.3))][1], **CLOSE),
+        close(expected[2, key(asked(0.3))][1]),
     )
 
 
@@ -170,7 +173,7 @@ def test_a_question_without_an_image_is_answered_as_it_is(client: OpenAI) -> Non
     (text, plain), (same, steered) = (
         said(client.chat.completions.create(**{**request(0, xargs), "messages": chat})) for xargs in ({}, asked(0.3))
     )
-    assert (same, steered) == (text, pytest.approx(plain, **CLOSE))
+    assert (same, steered) == (text, close(plain))
 
 
 @pytest.mark.parametrize("wrong", WRONG)

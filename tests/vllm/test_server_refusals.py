@@ -11,7 +11,8 @@ pytest.importorskip("vllm")
 
 from openai import BadRequestError, OpenAI
 
-from tests.vllm.serving import DEMO_MODEL, environment, request, said, serving
+from adaptvis_plugin.paths import DEMO_MODEL
+from tests.vllm.serving import environment, request, said, serving
 
 DRAFTS = '{"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}'
 
