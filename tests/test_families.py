@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from tests.families import FAMILIES, REFUSED
+from tests.families import FAMILIES, LACKING, REFUSED
 from tests.families.__main__ import measured_table
 from tests.families.build import IMAGE, TEXT, Family, random_batch
 from tests.families.check import IMAGE_LAST, measure, refusal
@@ -85,6 +85,7 @@ def test_at_least_24_families_are_tested_including_the_named_ones() -> None:
     assert "mllama" in {family.name for family in REFUSED}
 
 
+@pytest.mark.skipif(bool(LACKING), reason="the table is of the newest transformers that was tested")
 def test_the_documented_table_is_this_result() -> None:
     document = DOCUMENT.read_text()
     assert measured_table() in document, "run: python -m tests.families > docs/families.md"
