@@ -162,8 +162,8 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
             )
     if loses_softcap(model):
         raise ValueError(
-            f"{name} squashes its attention logits (softcap), which attn_implementation='sdpa' leaves out; load it with "
-            "attn_implementation='eager'"
+            f"{name} squashes its attention logits (softcap), which attn_implementation='sdpa' leaves out; load it "
+            "with attn_implementation='eager'"
         )
     text = model.config.get_text_config(decoder=True)
     configs = [

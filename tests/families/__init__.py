@@ -21,6 +21,7 @@ LACKING = {
     for name, family in FAMILIES.items()
     if not hasattr(transformers, family.architecture)
 }
+"""Why a family's tests are skipped with an older transformers."""
+
 if Version(transformers.__version__) < Version("5.20"):
     LACKING["got_ocr2"] = f"got_ocr2's processor in transformers {transformers.__version__} takes no images by row"
-"""Why a family's tests are skipped with an older transformers."""
