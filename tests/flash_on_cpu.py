@@ -92,7 +92,7 @@ def flash_on_cpu() -> Iterator[list[Call]]:
             "_process_flash_kwargs_fn",
             "_process_with_kvcache_kwargs_fn",
         ):
-            patch.setattr(utils, name, None)
+            patch.setattr(utils, name, None, raising=False)  # older versions of transformers have fewer of them
         yield _calls
 
 

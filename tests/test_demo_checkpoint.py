@@ -64,7 +64,8 @@ def test_a_saved_model_has_the_same_layout_and_loads_equal(script: Any, tmp_path
     built = script.build_model(processor)
     script.save(built, processor, tmp_path)
     assert stored(tmp_path) == stored(DEMO_MODEL)
-    assert json.loads((tmp_path / "config.json").read_text()) == json.loads((DEMO_MODEL / "config.json").read_text())
+    saved, ours = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path, DEMO_MODEL))
+    assert saved == {**ours, "transformers_version": saved["transformers_version"]}
 
     loaded, _ = load(str(tmp_path))
     expected, found = built.float().state_dict(), loaded.state_dict()

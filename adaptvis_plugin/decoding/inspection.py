@@ -24,12 +24,12 @@ from torch import nn
 from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel, cache_utils
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
-# What a layer may hand to its attention function by name. The steered row applies scaling, softcap and s_aux. The
-# others have no effect on it: dropout (0 outside training), is_causal (the last row sees every column), sliding_window
-# (the mask already says so), position_ids (for packed sequences in flash attention).
 NO_CACHE: Any = getattr(cache_utils, "DummyLayer", ())
 """The class of a cache's layers that keep nothing; transformers before 5.20 leaves such layers out."""
 
+# What a layer may hand to its attention function by name. The steered row applies scaling, softcap and s_aux. The
+# others have no effect on it: dropout (0 outside training), is_causal (the last row sees every column), sliding_window
+# (the mask already says so), position_ids (for packed sequences in flash attention).
 _UNDERSTOOD = {"scaling", "softcap", "s_aux", "dropout", "is_causal", "sliding_window", "position_ids"}
 # What a family's eager attention may read from its layer without changing the formula.
 _HARMLESS_ATTRIBUTES = {"num_key_value_groups", "training", "head_dim"}
@@ -160,6 +160,11 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
                 f"{name}: {kind.__name__} hands {unknown} to its attention function, which the steered row would not "
                 f"apply; {_REFUSED}"
             )
+    if loses_softcap(model):
+        raise ValueError(
+            f"{name} squashes its attention logits (softcap), which attn_implementation='sdpa' leaves out; load it "
+            "with attn_implementation='eager'"
+        )
     text = model.config.get_text_config(decoder=True)
     configs = [
         module.config for module in decoder.modules() if isinstance(getattr(module, "config", None), PreTrainedConfig)
@@ -192,6 +197,15 @@ def inspect_model(model: PreTrainedModel) -> TextDecoder:
         ),
         query_scale_step=getattr(text, "floor_scale", None) if getattr(text, "attn_temperature_tuning", None) else None,
     )
+
+
+def loses_softcap(model: PreTrainedModel) -> bool:
+    """Return whether the text decoder has a softcap that its attention function leaves out without a word.
+
+    That is sdpa in transformers before 5.21, which refuses it.
+    """
+    text = model.config.get_text_config(decoder=True)
+    return text._attn_implementation == "sdpa" and getattr(text, "attn_logit_softcapping", None) is not None
 
 
 def ropes(text: PreTrainedConfig) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from adaptvis_plugin.decoding.inspection import loses_softcap
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.checkpoint import check_config, check_folder, check_loaded, local_folder
 
@@ -63,6 +64,8 @@ def load_model(arguments: ModelArguments) -> tuple[PreTrainedModel, ProcessorMix
         )
     model, found = loaded
     check_loaded(arguments.pretrained, found)
+    if arguments.attn_implementation is None and loses_softcap(model):
+        model.set_attn_implementation("eager")
     return model.eval(), processor
 
 

@@ -14,6 +14,8 @@ import transformers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from adaptvis_plugin.decoding.inspection import loses_softcap
+
 PAD, BOS, EOS, OPEN, CLOSE, IMAGE, VIDEO, MARK = range(8)
 VOCABULARY = 64
 NOT_TEXT = [OPEN, CLOSE, IMAGE, VIDEO, MARK]  # never generated: a new image token would need a new image
@@ -88,6 +90,8 @@ def random_model(family: Family, seed: int = 0) -> PreTrainedModel:
     cls: type[PreTrainedModel] = getattr(transformers, family.architecture)
     config_class: type[PreTrainedConfig] = cls.config_class  # type: ignore[assignment]
     model: PreTrainedModel = cls(config_class(**copy.deepcopy(family.config))).eval()
+    if loses_softcap(model):
+        model.set_attn_implementation("eager")
     with torch.no_grad():
         for name, weight in model.get_decoder().named_parameters():
             _widen(name, weight, family.scale)

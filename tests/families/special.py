@@ -241,7 +241,13 @@ FAMILIES = [
         "AriaForConditionalGeneration",
         {
             "vision_config": {**VISION, "model_type": "idefics3_vision"},
-            "text_config": {**TEXT, "moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1},
+            "text_config": {
+                **TEXT,
+                "model_type": "aria_text",
+                "moe_num_experts": 4,
+                "moe_topk": 2,
+                "moe_num_shared_experts": 1,
+            },
             "image_token_index": IMAGE,
             "projector_patch_to_query_dict": {16: 4},
         },
