@@ -52,10 +52,10 @@ $(VLLM_VENV)/.ready: pyproject.toml constraints/common.txt constraints/vllm.txt 
 
 vllm: $(VLLM_VENV)/.ready
 
-# These files cover what the package uses of transformers: the oldest supported one runs here, the newest in `make test`.
+# Tests of what the package uses of transformers: here with the oldest that is supported, in `make test` with the newest.
 OLDEST = families decoders decoders_families decoders_parts decoder capture flash_attention columns runner \
   demo demo_checkpoint checkpoints models images lmms_eval prefix_sharing half_precision packing \
-  packed_texts masks greedy first_token finite layers_and_heads boxes_detector devices
+  packed_texts masks greedy first_token finite layers_and_heads boxes_detector devices inspect
 
 test-vllm: vllm  ## run the tests of vLLM, and the core's with the oldest transformers
 	$(VLLM_BIN)/$(PYTEST) tests/vllm $(OLDEST:%=tests/test_%.py)

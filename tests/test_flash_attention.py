@@ -19,7 +19,7 @@ import pytest
 import torch
 from transformers.integrations.flash_attention import flash_attention_forward
 
-from adaptvis_plugin.decoding import AdaptVis, Decoder, ScalingVis
+from adaptvis_plugin.decoding import VAF, AdaptVis, Decoder, ScalingVis
 from tests.cases import MODELS, NEW_TOKENS, Case, build, losses
 from tests.families import FAMILIES
 from tests.families.build import NOT_TEXT, random_batch, random_model
@@ -103,6 +103,18 @@ def test_steering_equals_two_complete_passes(name: str, texts: list[int], calls:
         assert torch.equal(out.sequences, result.sequences)
     assert len(of_prompt(calls, case)) == 3 * case.layers, "flash attention computed every prompt once"
     assert case.model.config.get_text_config()._attn_implementation == "flash_attention_2"
+
+
+@pytest.mark.parametrize("name", ["llava", "softcap"])
+def test_what_needs_a_mask_matrix_is_computed_by_another_kernel(name: str, calls: list[Call]) -> None:
+    """Which has a softcap if the model has one."""
+    case = build(name, [3, 7])
+    method, options = VAF(), {"max_new_tokens": NEW_TOKENS, **case.generation}
+    expected = Decoder(case.model).generate(case.inputs, method, **options)
+    case.model.set_attn_implementation("flash_attention_2")
+    out = Decoder(case.model).generate(case.inputs, method, **options)
+    torch.testing.assert_close(out.first_logits, expected.first_logits, atol=TOLERANCE, rtol=0)
+    assert torch.equal(out.sequences, expected.sequences) and calls, "flash attention computes the answer's tokens"
 
 
 @each_case

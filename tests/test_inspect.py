@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from adaptvis_plugin.decoding import Decoder
+from adaptvis_plugin.decoding.inspection import NO_CACHE
 from adaptvis_plugin.models.inspect.examine import examine
 from adaptvis_plugin.paths import DEMO_MODEL, PRESET_FOLDER
 from tests.families import FAMILIES, PROCESSORS, REFUSED
@@ -133,6 +134,8 @@ def test_a_model_larger_than_memory_is_inspected_because_its_weights_are_not_rea
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_figures_of_every_family_are_those_of_its_loaded_model(name: str, tmp_path: Path) -> None:
+    if name == "aria" and not NO_CACHE:
+        pytest.skip("in transformers before 5.20 its experts look at numbers, which a model without weights has not")
     folder = tmp_path / "family"
     write(FAMILIES[name], PROCESSORS[name], folder)
     given = {"pretrained": str(folder), "alpha": 0.5}
@@ -194,11 +197,9 @@ def test_what_is_kept_is_said_per_kind_of_layer(tmp_path: Path) -> None:
         kept[name] = facts(tmp_path, tmp_path / name)["cache"]["layers"]
     assert kept["gemma3"] == {"keys and values of a window of 12 tokens": 2, "keys and values": 1}
     assert kept["qwen3_5"] == {"a state of fixed size": 2, "keys and values": 1}
-    assert kept["gemma4"] == {
-        "keys and values of a window of 12 tokens": 1,
-        "keys and values": 1,
-        "nothing of their own": 2,
-    }
+    # transformers before 5.20 leaves layers that keep nothing out of its cache.
+    without = {"nothing of their own": 2} if NO_CACHE else {}
+    assert kept["gemma4"] == {"keys and values of a window of 12 tokens": 1, "keys and values": 1, **without}
 
 
 def test_two_passes_are_certain_where_a_layer_keeps_a_state_or_the_kernel_takes_no_mask(tmp_path: Path) -> None:

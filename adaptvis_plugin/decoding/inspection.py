@@ -205,7 +205,12 @@ def loses_softcap(model: PreTrainedModel) -> bool:
     That is sdpa in transformers before 5.21, which refuses it.
     """
     text = model.config.get_text_config(decoder=True)
-    return text._attn_implementation == "sdpa" and getattr(text, "attn_logit_softcapping", None) is not None
+    return text._attn_implementation == "sdpa" and has_softcap(text)
+
+
+def has_softcap(text: PreTrainedConfig) -> bool:
+    """Return whether a text decoder squashes its attention logits, which sdpa cannot do."""
+    return getattr(text, "attn_logit_softcapping", None) is not None
 
 
 def ropes(text: PreTrainedConfig) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from adaptvis_plugin.decoding.attention import AttentionCall, Steering, active, is_flash, over
 from adaptvis_plugin.decoding.first_pass import around_first_pass
-from adaptvis_plugin.decoding.inspection import TextDecoder
+from adaptvis_plugin.decoding.inspection import TextDecoder, has_softcap
 from adaptvis_plugin.decoding.parts import AttentionEdit, Columns
 from adaptvis_plugin.decoding.rows import Edit, additive, attend, weighted_sum
 
@@ -198,7 +198,8 @@ def attention_under(text_decoder: TextDecoder, steering: Steering, *, matrix: bo
     Args:
         text_decoder: The text decoder.
         steering: The steering.
-        matrix: Whether it needs the mask of many rows, which a flash kernel does not have; then sdpa attends.
+        matrix: Whether it needs the mask of many rows, which a flash kernel does not have; then sdpa attends, or
+            eager attention if there is a softcap.
 
     **Mutates the model inside the block**: the configs of the text decoder name another attention function. Afterwards
     they name the model's own again. Vision towers have other configs, which are never touched. Two of these blocks at a
@@ -208,9 +209,9 @@ def attention_under(text_decoder: TextDecoder, steering: Steering, *, matrix: bo
     token = active.set(steering)
     try:
         for config, name in zip(text_decoder.configs, own, strict=True):
-            # The prompt's rows come from the model's own kernel, or from sdpa if that takes no mask that can be cut.
+            # The prompt's rows come from the model's own kernel, or from another if that takes no mask that can be cut.
             keep = has_kernel(name) and not (matrix and is_flash(name))
-            config._attn_implementation = over(name if keep else "sdpa")
+            config._attn_implementation = over(name if keep else "eager" if has_softcap(config) else "sdpa")
         yield
     finally:
         active.reset(token)

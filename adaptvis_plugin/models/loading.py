@@ -64,9 +64,14 @@ def load_model(arguments: ModelArguments) -> tuple[PreTrainedModel, ProcessorMix
         )
     model, found = loaded
     check_loaded(arguments.pretrained, found)
+    keep_softcap(model, arguments)
+    return model.eval(), processor
+
+
+def keep_softcap(model: PreTrainedModel, arguments: ModelArguments) -> None:
+    """Let a model attend eagerly if the user chose nothing, and what transformers chose leaves its softcap out."""
     if arguments.attn_implementation is None and loses_softcap(model):
         model.set_attn_implementation("eager")
-    return model.eval(), processor
 
 
 def load_config(arguments: ModelArguments) -> PreTrainedConfig:

@@ -22,7 +22,7 @@ from transformers.modeling_utils import get_state_dict_dtype, load_state_dict
 from adaptvis_plugin.decoding.inspection import NO_CACHE
 from adaptvis_plugin.models.arguments import ModelArguments
 from adaptvis_plugin.models.checkpoint import local_folder
-from adaptvis_plugin.models.loading import naming, source
+from adaptvis_plugin.models.loading import keep_softcap, naming, source
 
 
 def build_model(arguments: ModelArguments, config: PreTrainedConfig) -> PreTrainedModel:
@@ -46,6 +46,7 @@ def build_model(arguments: ModelArguments, config: PreTrainedConfig) -> PreTrain
         model.generation_config = GenerationConfig.from_pretrained(
             source(arguments), revision=arguments.revision or "main"
         )
+    keep_softcap(model, arguments)
     built: PreTrainedModel = model.eval()
     return built
 
