@@ -41,7 +41,8 @@ def _tell_steered_blocks_apart() -> None:
     """Give blocks of the prefix cache that depend on the steering other hashes.
 
     From layer 1 on, a block that holds the last prompt token or a later one depends on it; the blocks before do not,
-    and are shared.
+    and are shared. Which token was the prompt's last counts too: a request that comes back after a preemption also
+    looks for blocks of its answer, and another one may have had the same tokens in its prompt.
     """
     from vllm.v1.core import kv_cache_utils
 
@@ -56,7 +57,7 @@ def _tell_steered_blocks_apart() -> None:
     def keys(request: Any, start_token_idx: int, end_token_idx: int, start_mm_idx: int) -> tuple[Any, int]:
         found, image = own(request, start_token_idx, end_token_idx, start_mm_idx)
         if end_token_idx >= request.num_prompt_tokens and (steering := Steering.of(request.sampling_params)):
-            found = (*(found or ()), ("adaptvis", steering.key))
+            found = (*(found or ()), ("adaptvis", steering.key, request.num_prompt_tokens))
         return found, image
 
     # Several modules have imported it by name.
@@ -88,6 +89,8 @@ def _check_requests() -> None:
         reason, image = refusal(config), image_token_id(config.model_config.hf_config)
         if reason is None and request.mm_features and image not in request.prompt_token_ids:
             reason = "the prompt has images, but none of the tokens by which the model's config names them"
+        if reason is None and request.resumable:
+            reason = "the prompt may still grow, and its last token is not known; send the whole prompt as one request"
         if reason is not None:
             raise VLLMValidationError(f"{ALPHA}={steering.alpha}: {reason}", parameter=ALPHA, value=steering.alpha)
         if (reason := lacking(config.model_config, steering)) is not None:

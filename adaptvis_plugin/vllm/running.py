@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.v1.attention.backend import CommonAttentionMetadata
 
+WAY_OUT = (
+    "choose the backend FLASH_ATTN (on CUDA), leave out other plugins that replace it, or send requests without "
+    "adaptvis_alpha"
+)
+
+
+class Steers:
+    """What can steer: a backend's implementation of attention, and the builder of its metadata."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -52,12 +61,24 @@ class Running:
 
     @cached_property
     def layers(self) -> Mapping[str, int]:
-        """The attention layers of the text decoder: their numbers by name."""
-        return {
-            name: extract_layer_index(name)
+        """The attention layers of the text decoder: their numbers by name.
+
+        Raises:
+            RuntimeError: If one has another backend, which would leave rows as they are and would not say so.
+        """
+        layers = {
+            name: layer
             for name, layer in self.registry.items()
             if isinstance(layer, Attention) and layer.attn_type == AttentionType.DECODER
         }
+        for name, layer in layers.items():
+            backend = layer.get_attn_backend()
+            if not (isinstance(layer.impl, Steers) and issubclass(backend.get_builder_cls(), Steers)):
+                raise RuntimeError(
+                    f"{name} has the attention backend {backend.__module__}.{backend.__qualname__}, which cannot "
+                    f"steer rows; {WAY_OUT}"
+                )
+        return {name: extract_layer_index(name) for name in layers}
 
     def begin(self) -> None:
         """Begin a step: nothing is steered yet."""
@@ -104,13 +125,16 @@ class Running:
         """Check, after a step, that every layer has steered its rows.
 
         Raises:
-            RuntimeError: If one has not. The engine ends then: no answer may come from a row that is half steered.
+            RuntimeError: If one has not, or cannot. The engine ends then: no answer may come from a row that is steered
+                in part, or not at all.
         """
-        if self.step is not None and (left := {*self.layers} - self.seen):
+        if not self.requests:
+            return
+        layers = self.layers
+        if self.step is not None and (left := {*layers} - self.seen):
             raise RuntimeError(
-                f"{len(left)} of {len(self.layers)} attention layers did not steer the rows that ask for it, for "
-                f"example {min(left)}: their attention does not go through this package's backend. Choose the backend "
-                "FLASH_ATTN (on CUDA), or send requests without adaptvis_alpha"
+                f"{len(left)} of {len(layers)} attention layers did not steer the rows that ask for it, for "
+                f"example {min(left)}: their attention does not go through this package's backend; {WAY_OUT}"
             )
 
 

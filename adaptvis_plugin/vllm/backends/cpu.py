@@ -32,20 +32,35 @@ class Impl(SteeredImpl, CPUAttentionBackendImpl):
     def paged(self, layer: Any, kv_cache: torch.Tensor) -> Paged:
         """Return how keys and values are read from the layer's KV cache."""
         blocks, heads, size, _ = kv_cache.shape
-        places = interior(layer.isa, kv_cache.dtype, size, self.head_size)
+        strides = interior(layer.isa, kv_cache.dtype, size, self.head_size)
         halves = kv_cache.view(blocks, heads, 2, size * self.head_size)
 
         def paged(wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            # Shape (rows, blocks, heads, numbers); a place picks each token's.
-            key, value = (halves[wanted, :, half][..., place] for half, place in enumerate(places))
-            return key.transpose(1, 2).flatten(2, 3), value.transpose(1, 2).flatten(2, 3)
+            key, value = halves[wanted].transpose(1, 2).unbind(3)
+            return read(key, size, strides[0]), read(value, size, strides[1])
 
         return paged
 
 
+def read(found: torch.Tensor, size: int, strides: tuple[int, ...]) -> torch.Tensor:
+    """Return the keys or the values of blocks in the order of the tokens.
+
+    Args:
+        found: What the blocks hold, shape (rows, key/value heads, blocks, numbers).
+        size: Tokens per block.
+        strides: See `interior`.
+
+    Returns:
+        Shape (rows, key/value heads, blocks x size, dim).
+    """
+    parts = _parts(size, found.shape[-1] // size)
+    split = found.as_strided((*found.shape[:3], *parts), (*found.stride()[:3], *strides))
+    return split.flatten(6).flatten(2, 5)
+
+
 @cache
-def interior(isa: str, dtype: torch.dtype, size: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return where the numbers of keys and of values lie in a head's half of a block.
+def interior(isa: str, dtype: torch.dtype, size: int, dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return how the numbers of keys and of values lie in a head's half of a block.
 
     It depends on the processor's instruction set and the type, and is not told anywhere; so numbers are written by the
     backend's own operation, and looked for.
@@ -57,10 +72,10 @@ def interior(isa: str, dtype: torch.dtype, size: int, dim: int) -> tuple[torch.T
         dim: Numbers per token.
 
     Returns:
-        Places for keys and for values, shape (size, dim) each.
+        The strides for keys and for values, each of tokens and then of numbers, in the parts of `_parts`.
 
     Raises:
-        RuntimeError: If what was written is not all there.
+        RuntimeError: If what was written is not all there, or not in strides.
     """
     numbers = torch.arange(size * dim)
     written = []
@@ -74,13 +89,28 @@ def interior(isa: str, dtype: torch.dtype, size: int, dim: int) -> tuple[torch.T
         written.append(block.view(2, size * dim).long())
     low, high = written
     found = low + DIGIT * high
-    places = found.argsort(-1)
-    if not (found.gather(1, places) == numbers).all():
+    keys, values = (_strides(places.view(_parts(size, dim))) for places in found.argsort(-1))
+    if keys is None or values is None or not (found.sort(-1).values == numbers).all():
         raise RuntimeError(
             f"the layout of vLLM's CPU cache is not known (isa {isa}, {dtype}, {size} tokens of {dim} numbers): "
             "steered requests cannot be answered on this machine; use another dtype"
         )
-    return places[0].view(size, dim), places[1].view(size, dim)
+    return keys, values
+
+
+def _parts(size: int, dim: int) -> tuple[int, ...]:
+    """Return how tokens, and the numbers of each, are split so that every part has one stride in all known layouts."""
+    return size // 16, 8, 2, dim // 16, 8, 2
+
+
+def _strides(places: torch.Tensor) -> tuple[int, ...] | None:
+    """Return by how much places grow along each axis; None if that is not the same everywhere along it."""
+    axes = range(places.dim())
+    steps = [int(places.flatten()[places.stride(axis)]) if places.shape[axis] > 1 else 0 for axis in axes]
+    grids = torch.meshgrid(
+        *(torch.arange(n) * step for n, step in zip(places.shape, steps, strict=True)), indexing="ij"
+    )
+    return tuple(steps) if torch.equal(torch.stack(grids).sum(0), places) else None
 
 
 class Backend(CPUAttentionBackend):

@@ -7,7 +7,7 @@ from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
 from vllm.v1.attention.backend import AttentionCGSupport
 
 from adaptvis_plugin.vllm.rows import Layer, Paged
-from adaptvis_plugin.vllm.running import running
+from adaptvis_plugin.vllm.running import Steers, running
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -18,7 +18,7 @@ STEERED = "adaptvis_running"
 """The attribute of a step's metadata that holds the engine's `Running`, if the step has rows to steer."""
 
 
-class SteeredBuilder:
+class SteeredBuilder(Steers):
     """Mixed into a backend's metadata builder: says in the metadata which rows a step steers."""
 
     # A graph that is replayed as a whole would not call the layers' Python code.
@@ -40,7 +40,7 @@ class SteeredBuilder:
         return metadata
 
 
-class SteeredImpl:
+class SteeredImpl(Steers):
     """Mixed into a backend's implementation: computes the steered rows again after the stock kernel."""
 
     def forward(

@@ -1,0 +1,41 @@
+"""Settings of the tests of what happens inside vLLM."""
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from adaptvis_plugin.models.arguments import ModelArguments
+from adaptvis_plugin.models.runner import Runner
+from adaptvis_plugin.paths import DEMO_MODEL
+
+if importlib.util.find_spec("vllm") is None:
+    collect_ignore_glob = ["test_*.py"]
+
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+"""A small cache, no binding to cores, the engine in the process of the test, no network."""
+
+
+@pytest.fixture(scope="package", autouse=True)
+def environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        # Even an eager engine compiles a part of its sampling, anew for sizes of the batch: seconds each.
+        patch.setattr(torch._dynamo.config, "disable", True)
+        yield
+
+
+@pytest.fixture(scope="session")
+def runner() -> Runner:
+    """The reference: the embedded model in fp32, by Hugging Face's transformers and this project's decoder."""
+    return Runner(
+        ModelArguments(method="scalingvis", pretrained=str(DEMO_MODEL), dtype="float32", prompt="paper", alpha=1.0)
+    )
