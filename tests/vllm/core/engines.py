@@ -83,6 +83,7 @@ def engine(model: str = DEMO, **options: Any) -> Iterator[Any]:
         "num_gpu_blocks_override": 400,
         "limit_mm_per_prompt": {"image": 2},
         "disable_log_stats": False,
+        "generation_config": "vllm",
         **options,
     }
     llm = LLM(model, **given)
@@ -156,6 +157,7 @@ def _expected(runner: Runner, row: Row, tokens: int) -> Answer:
         ScalingVis(steering.alpha, layers=steering.layers, heads=steering.heads),
         max_new_tokens=tokens,
         eos_token_id=NEVER,
+        suppress_tokens=None,
         logits_processor=[seen],
     )
     places = [out.first_logits[0].float().log_softmax(-1), *seen.found[1 - tokens :][: tokens - 1]]
@@ -193,3 +195,11 @@ def check(runner: Runner, llm: Any, asks: Sequence[Row], tokens: int = 8, tolera
 def counted(llm: Any, name: str) -> int:
     """Return a counter of vLLM's metrics, which count over all engines of a process."""
     return sum(metric.value for metric in llm.get_metrics() if metric.name == f"vllm:{name}")
+
+
+def uses_v2(llm: Any) -> bool:
+    """Return whether the engine has vLLM's model runner V2."""
+    from vllm.v1.worker.gpu.model_runner import GPUModelRunner
+
+    worker = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker
+    return isinstance(worker.model_runner, GPUModelRunner)

@@ -34,12 +34,12 @@ def filled(runner: Runner, row: Row, length: int, name: str = "") -> Row:
     raise AssertionError(f"no prompt of {length} tokens")
 
 
-@pytest.mark.parametrize("chunk", [16, 31, 33, 50, 128])
+@pytest.mark.parametrize("chunk", [16, 33, 50])
 def test_prompts_in_chunks(runner: Runner, chunk: int) -> None:
     """The last prompt token comes in a later step than the image."""
-    asks = [row.under(alpha) for row, alpha in zip(rows(runner, 6, " Look"), (0, 0.5, 1, 1.5, 2, 3), strict=True)]
-    with engine(max_num_batched_tokens=chunk, max_num_seqs=6) as llm:
-        check(runner, llm, asks, tokens=6)
+    asks = [row.under(alpha) for row, alpha in zip(rows(runner, 5, " Look"), (0, 0.5, 1, 2, 3), strict=True)]
+    with engine(max_num_batched_tokens=chunk, max_num_seqs=5) as llm:
+        check(runner, llm, asks, tokens=4)
 
 
 @pytest.mark.parametrize("over", [-1, 0, 1])
@@ -67,8 +67,8 @@ def test_requests_that_lose_their_place_and_come_back(runner: Runner, caching: b
 def test_the_prefix_cache_is_never_polluted(runner: Runner, llm: Any, length: int) -> None:
     """Each request finds what the ones before have left, and answers as if it were the first."""
     plain = filled(runner, rows(runner, 1)[0], length, f"{length}")
-    steered, tokens = plain.under(0.25), 40  # the answer fills a block too
-    (first,) = check(runner, llm, [steered], tokens)
+    steered = plain.under(0.25)
+    (first,) = check(runner, llm, [steered], 40)  # the answer fills a block too
     answer = runner.processor.tokenizer.decode(first.tokens[:36])
     longer = plain.longer(" Where is it then?")
     after: Sequence[Row] = (
@@ -86,11 +86,11 @@ def test_the_prefix_cache_is_never_polluted(runner: Runner, llm: Any, length: in
         steered,
     )
     for row in after:
-        (found,) = check(runner, llm, [row], tokens)
+        (found,) = check(runner, llm, [row], 4)
         assert found.cached >= (length - 1) // SIZE * SIZE, "blocks before the last prompt token are shared by all"
         assert len(found.prompt) > len(first.prompt) or len(found.prompt) - found.cached <= SIZE
     llm.reset_prefix_cache()
-    check(runner, llm, [plain, *after, plain], tokens)  # and all in one batch
+    check(runner, llm, [plain, *after, plain], 4)  # and all in one batch
 
 
 def test_a_prefix_is_computed_once_for_all_coefficients(runner: Runner, llm: Any) -> None:
