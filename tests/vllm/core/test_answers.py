@@ -1,13 +1,15 @@
 """vLLM answers as this project's own decoder does, row by row: all tokens, and their log-probabilities."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from adaptvis_plugin.decoding.rows import attend
 from adaptvis_plugin.models.runner import Runner
 from adaptvis_plugin.vllm import rows as steered_rows
-from tests.vllm.core.engines import Row, answers, check, differences, engine, expected, rows
+from tests.vllm.core.engines import Row, answers, check, differences, engine, expected, rows, uses_v2
 
 MIXED: list[dict[str, Any]] = [
     {"alpha": 0},
@@ -27,6 +29,10 @@ MIXED: list[dict[str, Any]] = [
 def llm() -> Iterator[Any]:
     with engine() as made:
         yield made
+
+
+def test_which_model_runner_it_is(llm: Any) -> None:
+    assert uses_v2(llm) == (os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1")
 
 
 def test_any_mix_of_coefficients_layers_heads_and_plain_rows(runner: Runner, llm: Any) -> None:
@@ -69,7 +75,6 @@ def test_one_gather_per_layer_and_the_same_in_parts(runner: Runner, llm: Any, mo
     """All steered rows of a step are computed at once, unless their keys take too much memory."""
     asks = [row.under(alpha) for row, alpha in zip(rows(runner, 6, " Look"), (0, 0.5, 1, 1.5, 2, 3), strict=True)]
     gathered: list[int] = []
-    attend = steered_rows.attend
 
     def counting(query: Any, *args: Any, **kwargs: Any) -> Any:
         gathered.append(len(query))

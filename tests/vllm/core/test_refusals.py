@@ -140,11 +140,13 @@ def attention(llm: Any, number: int) -> Any:
 
 
 def test_one_layer_that_is_not_steered_ends_the_request(runner: Runner) -> None:
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
+
     row = rows(runner, 1)[0]
     with engine() as llm:
         check(runner, llm, [row, row.under(2)], 2)
         impl = attention(llm, 2).impl
-        impl.forward = super(type(impl).__mro__[1], impl).forward  # as another plugin could do it
+        impl.forward = CPUAttentionBackendImpl.forward.__get__(impl)  # as another plugin could do it
         llm.reset_prefix_cache()
         check(runner, llm, [row], 2)
         with pytest.raises(RuntimeError, match=r"1 of 4 attention layers did not steer.*layers\.2\."):
