@@ -79,8 +79,7 @@ def _check_requests() -> None:
     if hasattr(own, "__wrapped__"):
         return
 
-    @wraps(own)
-    def process_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
         request = own(self, *args, **kwargs)
         steering = Steering.of(request.sampling_params)
         if steering is None:
@@ -96,6 +95,18 @@ def _check_requests() -> None:
         if (reason := lacking(config.model_config, steering)) is not None:
             raise VLLMValidationError(reason)
         return request
+
+    @wraps(own)
+    def process_inputs(self: Any, request_id: str, prompt: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return checked(self, request_id, prompt, *args, **kwargs)
+        except VLLMValidationError:
+            # vLLM has noted that the engine has the images by now. It never got them, and would fail the next request.
+            cache = self.renderer.mm_processor_cache
+            hashes = prompt.get("mm_hashes", {}) if isinstance(prompt, dict) and cache is not None else {}
+            for one in (one for of_kind in hashes.values() for one in of_kind):
+                cache.invalidate(one)
+            raise
 
     kind.process_inputs = process_inputs
 

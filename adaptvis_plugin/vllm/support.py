@@ -24,6 +24,7 @@ NEEDED = {
         "start_mm_idx",
     ),
     "vllm.v1.engine.input_processor:InputProcessor.process_inputs": ("request_id", "prompt", "params"),
+    "vllm.multimodal.cache:BaseMultiModalProcessorCache.invalidate": ("mm_hash",),
     "vllm.v1.attention.backends.registry:register_backend": ("backend", "class_path"),
     "vllm.v1.attention.backends.registry:AttentionBackendEnum.CPU_ATTN": (),
     "vllm.v1.attention.backends.registry:AttentionBackendEnum.FLASH_ATTN": (),

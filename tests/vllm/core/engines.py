@@ -72,7 +72,6 @@ def rows(runner: Runner, count: int, more: str = "") -> list[Row]:
 def engine(model: str = DEMO, **options: Any) -> Iterator[Any]:
     """Yield an engine of vLLM in this process."""
     from vllm import LLM
-    from vllm.distributed import cleanup_dist_env_and_memory
 
     given = {
         "dtype": "float32",
@@ -90,10 +89,8 @@ def engine(model: str = DEMO, **options: Any) -> Iterator[Any]:
     try:
         yield llm
     finally:
-        llm.llm_engine.engine_core.shutdown()
         del llm
         gc.collect()
-        cleanup_dist_env_and_memory()
 
 
 def asked(row: Row) -> dict[str, Any]:

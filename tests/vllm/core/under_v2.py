@@ -3,6 +3,7 @@
 `python -m tests.vllm.core.under_v2 FILES...`; Triton has to be told before it is imported.
 """
 
+import importlib
 import os
 import sys
 from types import SimpleNamespace
@@ -10,7 +11,6 @@ from types import SimpleNamespace
 os.environ.update(TRITON_INTERPRET="1", VLLM_USE_V2_MODEL_RUNNER="1")
 
 import pytest
-from triton.backends import backends
 
 
 class Driver:
@@ -19,7 +19,8 @@ class Driver:
         return True
 
 
-backends["cpu"] = SimpleNamespace(driver=Driver, compiler=None)  # vLLM asks whether Triton has a backend for the CPU
+# vLLM asks whether Triton has a backend for the CPU.
+importlib.import_module("triton.backends").backends["cpu"] = SimpleNamespace(driver=Driver, compiler=None)
 
 if __name__ == "__main__":
     sys.exit(pytest.main(["-q", "-p", "no:randomly", "-p", "no:xdist", *sys.argv[1:]]))
