@@ -32,7 +32,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     steered = lmms_eval(
         folder / "steered", "scalingvis", "whatsup_demo", "--limit", str(ROWS), "--baseline", str(samples)
     )
-    (folder / "printed").write_text(run_all([steered], own))
+    printed = run_all([steered], own)
+    assert (folder / "steered").exists(), printed  # lmms-eval's exit status is 0 even if a run fails
+    (folder / "printed").write_text(printed)
     return folder
 
 
