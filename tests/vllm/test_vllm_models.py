@@ -111,7 +111,7 @@ def test_a_command_that_was_killed_and_goes_on_gives_the_answers_of_vlm_adaptvis
     asked[asked.index("--batch_size") + 1] = "32"  # how many rows are in the engine may change
     done = subprocess.run(asked, env=own, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"adaptvis decoding: {100 * there // ROWS:3d}%" in done.stderr
+    assert f"adaptvis decoding: {100 * there / ROWS:3.0f}%" in done.stderr
     (samples,) = out.rglob("*_samples_whatsup_demo.jsonl")
     found = rows([json.loads(line) for line in samples.read_text().splitlines()])
     assert_equal(found, in_process(evaluate("vlm_adaptvis", limit=None, batch_size=16, **SPLIT)))

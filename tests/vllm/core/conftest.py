@@ -25,11 +25,10 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="package", autouse=True)
 def environment() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
+    # Even an eager engine compiles a part of its sampling, anew for sizes of the batch: seconds each.
+    with pytest.MonkeyPatch.context() as patch, torch._dynamo.config.patch(disable=True):
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
-        # Even an eager engine compiles a part of its sampling, anew for sizes of the batch: seconds each.
-        patch.setattr(torch._dynamo.config, "disable", True)
         yield
 
 
