@@ -166,5 +166,9 @@ class AskedModel(ABC):
 
 def named(prompts: Sequence[Prompt], rows: Sequence[int]) -> str:
     """Return what the user knows rows by, the first three of them."""
-    names = [prompts[row].name or f"row {row}" for row in rows]
+    return listed([prompts[row].name or f"row {row}" for row in rows])
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first three names, and how many more there are."""
     return "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

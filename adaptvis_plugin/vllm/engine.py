@@ -14,13 +14,14 @@ from adaptvis_plugin.decoding import Baseline, Method, NonFiniteLogitsError, Sta
 from adaptvis_plugin.decoding.first_token import Recorded
 from adaptvis_plugin.decoding.inspection import image_token_id
 from adaptvis_plugin.models.answers import Answer
+from adaptvis_plugin.models.asked import listed
 from adaptvis_plugin.models.batching import ahead
 from adaptvis_plugin.models.prompts import begins
 from adaptvis_plugin.models.stopping import texts_and_lengths
 from adaptvis_plugin.vllm.generation import Generation
 from adaptvis_plugin.vllm.methods import check_method
 from adaptvis_plugin.vllm.steering import Steering
-from adaptvis_plugin.vllm.support import check_version, refusal
+from adaptvis_plugin.vllm.support import check_places, check_version, refusal
 
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput, SamplingParams
@@ -130,8 +131,7 @@ class Engine:
             return
         if (reason := refusal(self._engine.vllm_config)) is not None:
             raise ValueError(reason)
-        text = self._model.hf_text_config
-        method.steered.check(range(text.num_hidden_layers), text.num_attention_heads)
+        check_places(self._model, method.steered)
 
     def generation(self, **options: Any) -> Generation:
         """Return how answers are decoded; see `Generation.of`.
@@ -163,7 +163,7 @@ class Engine:
                 while coming is not None and self._has_room(coming[1], [one for _, one in asked.values()]):
                     asked[self._begin(coming[1])] = coming
                     coming = next(waiting, None)
-                for output in self._step([one.row.name for _, one in asked.values()]):
+                for output in self._step([one for _, one in asked.values()]):
                     key, one = asked[output.request_id]
                     if not output.finished:
                         if not one.row.generation.ended(output.outputs[0].token_ids):
@@ -229,12 +229,12 @@ class Engine:
             self._engine.add_request(number, asked.rendered, parameters)
             return number
 
-    def _step(self, names: Sequence[str]) -> "Sequence[RequestOutput]":
+    def _step(self, asked: Sequence[_Asked]) -> "Sequence[RequestOutput]":
         try:
             outputs: Sequence[RequestOutput] = self._engine.step()
         except Exception as error:
-            shown = "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            raise RuntimeError(f"the engine failed while it answered {shown}: {error}") from error
+            names = listed([one.row.name for one in asked])
+            raise RuntimeError(f"the engine failed while it answered {names}: {error}") from error
         return outputs
 
     def _look(self, asked: _Asked, output: "RequestOutput") -> None:

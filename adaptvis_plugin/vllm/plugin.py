@@ -10,12 +10,17 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+_done = False
+
 BACKENDS = {"CPU_ATTN": "cpu", "FLASH_ATTN": "flash"}
 """vLLM's backends that are replaced -> the module that does it."""
 
 
 def register() -> None:
     """Replace vLLM's attention backends by those that can steer, keep its prefix cache clean, and check requests."""
+    global _done
+    if _done:
+        return
     from adaptvis_plugin.vllm.support import unsupported
 
     if (reason := unsupported()) is not None:
@@ -28,13 +33,12 @@ def register() -> None:
     _tell_steered_blocks_apart()
     _check_requests()
     _refuse_beam_search()
+    _done = True
 
 
 def registered() -> bool:
     """Return whether `register` has done its work in this process."""
-    from vllm.v1.engine.input_processor import InputProcessor
-
-    return hasattr(InputProcessor.process_inputs, "__wrapped__")
+    return _done
 
 
 def _tell_steered_blocks_apart() -> None:
@@ -50,8 +54,6 @@ def _tell_steered_blocks_apart() -> None:
 
     name = "generate_block_hash_extra_keys"
     own = getattr(kv_cache_utils, name)
-    if hasattr(own, "__wrapped__"):
-        return
 
     @wraps(own)
     def keys(request: Any, start_token_idx: int, end_token_idx: int, start_mm_idx: int) -> tuple[Any, int]:
@@ -76,8 +78,6 @@ def _check_requests() -> None:
 
     kind: Any = InputProcessor
     own = kind.process_inputs
-    if hasattr(own, "__wrapped__"):
-        return
 
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
         request = own(self, *args, **kwargs)
@@ -133,5 +133,4 @@ def _refuse_beam_search() -> None:
 
     for kind in (ChatCompletionRequest, CompletionRequest):
         own: Any = kind.to_beam_search_params
-        if not hasattr(own, "__wrapped__"):
-            setattr(kind, own.__name__, refusing(own))
+        setattr(kind, own.__name__, refusing(own))

@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
+from adaptvis_plugin.decoding.heads import Heads
 from adaptvis_plugin.decoding.inspection import image_token_id
 from adaptvis_plugin.vllm.steering import HEADS, LAYERS, Steering
 
@@ -128,12 +129,15 @@ def reasons(config: "VllmConfig") -> dict[str, bool]:
     }
 
 
+def check_places(model: "ModelConfig", places: Heads) -> None:
+    """Raise ValueError if a model lacks one of these layers or heads."""
+    places.check(range(model.get_total_num_hidden_layers()), model.model_arch_config.total_num_attention_heads)
+
+
 def lacking(model: "ModelConfig", steering: Steering) -> str | None:
     """Return what a request names that the model lacks, with the way out; None if it has all layers and heads."""
     try:
-        steering.places.check(
-            range(model.get_total_num_hidden_layers()), model.model_arch_config.total_num_attention_heads
-        )
+        check_places(model, steering.places)
     except ValueError as error:
         name = LAYERS if steering.layers else HEADS
         return f"{name}={steering.layers or steering.heads}: {error}"

@@ -20,12 +20,6 @@ from adaptvis_plugin.paths import DEMO_MODEL
 
 ROWS = demo_rows()[:12]
 VLLM = Path(sys.executable).with_name("vllm")
-ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-}
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -39,7 +33,7 @@ def environment(folder: Path) -> dict[str, str]:
     )
     places = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {"VLLM_CACHE_ROOT": str(folder / "cache"), "PYTHONPATH": os.pathsep.join(places)}
-    return {**os.environ, **ENVIRONMENT, **own, "PATH": f"{VLLM.parent}{os.pathsep}{os.environ['PATH']}"}
+    return {**os.environ, **own, "PATH": f"{VLLM.parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 @contextlib.contextmanager

@@ -3,14 +3,13 @@
 import copy
 import itertools
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +38,8 @@ ROWS = 400
 Rows = dict[int, dict[str, Any]]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def environment() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("KVCACHE_SPACE", "1"), ("OMP_THREADS_BIND", "nobind")):
-            patch.setenv(f"VLLM_CPU_{name}", value)
-        patch.setenv("VLLM_NO_USAGE_STATS", "1")
-        yield
-
-
 @pytest.fixture(scope="module")
-def loaded(environment: None) -> VLLMModel:
+def loaded() -> VLLMModel:
     kind: Any = lmms_eval.models.get_model("vllm_baseline")
     found: VLLMModel = kind.create_from_arg_string(f"pretrained=demo,{ENGINE}", {"batch_size": 16})
     return found
@@ -98,9 +88,8 @@ def test_a_command_that_was_killed_and_goes_on_gives_the_answers_of_vlm_adaptvis
     trace, out = tmp_path / "trace", tmp_path / "out"
     asked = command(out, *(f"{name}={value}" for name, value in SPLIT.items()), f"trace={trace}")
     file = trace / "vllm_adaptvis_whatsup_demo.jsonl"
-    own = {**os.environ, "HF_HUB_OFFLINE": "1"}
     with (tmp_path / "shown").open("w") as shown:
-        process = subprocess.Popen(asked, env=own, stdout=shown, stderr=shown)
+        process = subprocess.Popen(asked, stdout=shown, stderr=shown)
         while process.poll() is None and (not file.exists() or file.read_bytes().count(b"\n") <= 20):
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
@@ -109,7 +98,7 @@ def test_a_command_that_was_killed_and_goes_on_gives_the_answers_of_vlm_adaptvis
     there = kept.count(b"\n") - 1
     assert 20 <= there < ROWS
     asked[asked.index("--batch_size") + 1] = "32"  # how many rows are in the engine may change
-    done = subprocess.run(asked, env=own, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"adaptvis decoding: {100 * there / ROWS:3.0f}%" in done.stderr
     (samples,) = out.rglob("*_samples_whatsup_demo.jsonl")
@@ -220,7 +209,7 @@ def opinionated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def llm(opinionated: Path, environment: None) -> LLM:
+def llm(opinionated: Path) -> LLM:
     return LLM(str(opinionated), dtype="float32", enforce_eager=True, max_model_len=128, max_num_seqs=4)
 
 

@@ -11,7 +11,7 @@ from vllm.v1.attention.backends.cpu_attn import (
     CPUAttentionMetadataBuilder,
 )
 
-from adaptvis_plugin.vllm.backends.steered import SteeredBuilder, SteeredImpl
+from adaptvis_plugin.vllm.backends.steered import SteeredBackend, SteeredBuilder, SteeredImpl
 from adaptvis_plugin.vllm.rows import Paged
 
 DIGIT = 128
@@ -113,15 +113,8 @@ def _strides(places: torch.Tensor) -> tuple[int, ...] | None:
     return tuple(steps) if torch.equal(torch.stack(grids).sum(0), places) else None
 
 
-class Backend(CPUAttentionBackend):
+class Backend(SteeredBackend, CPUAttentionBackend):
     """The backend, with steered rows."""
 
-    @staticmethod
-    def get_impl_cls() -> type[Impl]:
-        """Return the implementation."""
-        return Impl
-
-    @staticmethod
-    def get_builder_cls() -> type[Builder]:
-        """Return the builder of the metadata."""
-        return Builder
+    implementation = Impl
+    builder = Builder

@@ -9,7 +9,7 @@ from vllm.v1.attention.backends.flash_attn import (
     FlashAttentionMetadataBuilder,
 )
 
-from adaptvis_plugin.vllm.backends.steered import SteeredBuilder, SteeredImpl
+from adaptvis_plugin.vllm.backends.steered import SteeredBackend, SteeredBuilder, SteeredImpl
 from adaptvis_plugin.vllm.rows import Paged
 
 
@@ -43,15 +43,8 @@ def read(kv_cache: torch.Tensor, wanted: torch.Tensor, dim: int) -> tuple[torch.
     return key, value
 
 
-class Backend(FlashAttentionBackend):
+class Backend(SteeredBackend, FlashAttentionBackend):
     """The backend, with steered rows."""
 
-    @staticmethod
-    def get_impl_cls() -> type[Impl]:
-        """Return the implementation."""
-        return Impl
-
-    @staticmethod
-    def get_builder_cls() -> type[Builder]:
-        """Return the builder of the metadata."""
-        return Builder
+    implementation = Impl
+    builder = Builder

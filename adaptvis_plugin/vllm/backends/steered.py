@@ -1,6 +1,6 @@
 """What the steered backends have in common."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
@@ -16,6 +16,28 @@ if TYPE_CHECKING:
 
 STEERED = "adaptvis_running"
 """The attribute of a step's metadata that holds the engine's `Running`, if the step has rows to steer."""
+
+
+class SteeredBackend:
+    """Mixed into a backend: names its two parts.
+
+    Attributes:
+        implementation: The implementation.
+        builder: The builder of the metadata.
+    """
+
+    implementation: ClassVar[type]
+    builder: ClassVar[type]
+
+    @classmethod
+    def get_impl_cls(cls) -> type:
+        """Return the implementation."""
+        return cls.implementation
+
+    @classmethod
+    def get_builder_cls(cls) -> type:
+        """Return the builder of the metadata."""
+        return cls.builder
 
 
 class SteeredBuilder(Steers):

@@ -13,22 +13,12 @@ from adaptvis_plugin.paths import DEMO_MODEL
 if importlib.util.find_spec("vllm") is None:
     collect_ignore_glob = ["test_*.py"]
 
-ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-}
-"""A small cache, no binding to cores, the engine in the process of the test, no network."""
-
 
 @pytest.fixture(scope="package", autouse=True)
-def environment() -> Iterator[None]:
+def in_this_process() -> Iterator[None]:
     # Even an eager engine compiles a part of its sampling, anew for sizes of the batch: seconds each.
     with pytest.MonkeyPatch.context() as patch, torch._dynamo.config.patch(disable=True):
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
+        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         yield
 
 
